@@ -1,0 +1,280 @@
+package location
+
+import (
+	"context"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+	"unsafe"
+
+	"dray"
+)
+
+// How positions become script calls. A partition gathers what arrives while a call is in
+// flight (natural batching): under load nothing waits for a timer, and a call carries
+// hundreds. When little arrives the first position waits up to linger for company, for a
+// call costs as much as ten positions in it (docs/performance.md).
+const (
+	linger    = 3 * time.Millisecond
+	fullBatch = 64  // positions that need not wait
+	maxBatch  = 512 // positions in one call: Lua's unpack bears 2 600, and others must get a turn
+	inFlight  = 2   // calls of one partition at once: one is worked on while the other travels
+)
+
+// A report is one position on its way into Redis.
+type report struct {
+	driver                         string
+	at                             int64 // ms
+	bucket                         Bucket
+	text                           string // timestamp, latitude, longitude and rest of the record, one after the other
+	latitude, longitude, rest, end int    // where each starts in text; end is text's own, in what it is cut from
+	receiver                       Receiver
+	token                          uint64
+	older                          *report // superseded by this one before it was sent; settles with it
+}
+
+// A batch is what one partition has gathered for its next call.
+type batch struct {
+	reports  []report
+	byDriver map[string]int // index into reports: only the newest position of a driver matters
+	first    time.Time      // when it was begun
+}
+
+type partition struct {
+	store *Store
+	dir   string // key of the directory
+
+	mu       sync.Mutex // guards the fields below
+	gathered *batch
+	full     []*batch    // of maxBatch, to be sent before gathered
+	calls    int         // in flight
+	timer    *time.Timer // fires when gathered has lingered; nil while none is armed
+	spare    []*batch
+	settled  *sync.Cond // broadcast when a call has ended
+	begun    uint64     // calls so far
+	ended    uint64
+}
+
+func newPartition(s *Store, i int) *partition {
+	p := &partition{store: s, dir: s.keys.dir(i), gathered: newBatch()}
+	p.settled = sync.NewCond(&p.mu)
+	return p
+}
+
+func newBatch() *batch { return &batch{byDriver: make(map[string]int, maxBatch)} }
+
+// encode fills r from pos, which is valid, appending its text to buf.
+func (s *Store) encode(r *report, pos *dray.Position, now int64, buf []byte) []byte {
+	r.driver, r.bucket = pos.Driver, s.buckets.at(pos.Point())
+	if r.at = now; !pos.Timestamp.IsZero() {
+		r.at = pos.Timestamp.UnixMilli()
+	}
+	start := len(buf)
+	buf = strconv.AppendInt(buf, r.at, 10)
+	r.latitude = len(buf) - start
+	buf = dray.AppendNumber(buf, pos.Latitude)
+	r.longitude = len(buf) - start
+	buf = dray.AppendNumber(buf, pos.Longitude)
+	r.rest = len(buf) - start
+	return appendRest(buf, pos)
+}
+
+// add takes reports of this partition and sees that they are sent.
+func (p *partition) add(reports []report) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for i := range reports {
+		r := &reports[i]
+		b := p.gathered
+		at, twice := b.byDriver[r.driver]
+		if !twice {
+			if len(b.reports) == 0 {
+				b.first = time.Now()
+			}
+			b.byDriver[r.driver] = len(b.reports)
+			if b.reports = append(b.reports, *r); len(b.reports) == maxBatch {
+				p.full = append(p.full, b)
+				p.gathered = p.emptyLocked()
+			}
+			continue
+		}
+		held, loser := &b.reports[at], new(report)
+		if r.at > held.at {
+			*loser, *held = *held, *r
+			held.older = loser
+		} else {
+			*loser = *r
+			loser.older, held.older = held.older, loser
+		}
+	}
+	p.sendLocked()
+}
+
+func (p *partition) emptyLocked() *batch {
+	if n := len(p.spare); n > 0 {
+		b := p.spare[n-1]
+		p.spare = p.spare[:n-1]
+		return b
+	}
+	return newBatch()
+}
+
+// sendLocked begins calls for what is gathered, or arms the timer that will.
+func (p *partition) sendLocked() {
+	for p.calls < inFlight {
+		b := p.gathered
+		switch n := len(b.reports); {
+		case len(p.full) > 0:
+			b = p.full[0]
+			p.full = slices.Delete(p.full, 0, 1)
+		case n == 0:
+			return
+		case n < fullBatch && p.calls > 0:
+			return // the call in flight ends sooner than anything would be gained
+		default:
+			if wait := linger - time.Since(b.first); n < fullBatch && wait > 0 && !p.store.closing.Load() {
+				p.armLocked(wait)
+				return
+			}
+			p.gathered = p.emptyLocked()
+		}
+		p.calls++
+		p.begun++
+		p.store.running.Add(1)
+		go p.send(b)
+	}
+}
+
+func (p *partition) armLocked(wait time.Duration) {
+	if p.timer != nil {
+		return
+	}
+	p.store.running.Add(1)
+	p.timer = time.AfterFunc(wait, func() {
+		defer p.store.running.Done()
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.timer = nil
+		p.sendLocked()
+	})
+}
+
+// send makes the call for b and tells the receivers.
+func (p *partition) send(b *batch) {
+	defer p.store.running.Done()
+	began := time.Now()
+	ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
+	defer cancel()
+	outcomes, err := p.call(ctx, b.reports)
+	if err == nil && p.store.cfg.TrailLength > 0 {
+		err = p.store.keepTrails(ctx, b.reports)
+	}
+	p.store.metrics.flush.Observe(time.Since(began).Seconds())
+	p.store.metrics.batch.Observe(float64(len(b.reports)))
+	if err != nil {
+		p.store.fail(b.reports, err)
+	} else {
+		p.store.settle(b.reports, outcomes)
+	}
+
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.calls--
+	p.ended++
+	p.settled.Broadcast()
+	clear(b.byDriver)
+	clear(b.reports)
+	b.reports = b.reports[:0]
+	p.spare = append(p.spare, b)
+	p.sendLocked()
+}
+
+// barrier waits until everything that was added before has been sent and has ended.
+func (p *partition) barrier(ctx context.Context) error {
+	stop := context.AfterFunc(ctx, func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.settled.Broadcast()
+	})
+	defer stop()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	goal := p.begun + uint64(len(p.full))
+	if len(p.gathered.reports) > 0 {
+		goal++
+	}
+	for p.ended < goal {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		p.settled.Wait()
+	}
+	return nil
+}
+
+// callTimeout is how long a call may take until its positions are refused as unavailable.
+const callTimeout = 2 * time.Second
+
+// call runs report.lua. Its arguments are pointers into one slice of strings, for a string
+// in an interface would be an allocation each.
+func (p *partition) call(ctx context.Context, reports []report) (string, error) {
+	type group struct {
+		bucket Bucket
+		name   string
+		count  string
+		rows   []int
+	}
+	var groups []*group
+	byBucket := make(map[Bucket]*group, 8)
+	for i := range reports {
+		g := byBucket[reports[i].bucket]
+		if g == nil {
+			g = &group{bucket: reports[i].bucket, name: reports[i].bucket.String()}
+			byBucket[reports[i].bucket] = g
+			groups = append(groups, g)
+		}
+		g.rows = append(g.rows, i)
+	}
+	s := p.store
+	texts := make([]string, 0, 5*len(reports))
+	keys := make([]string, 1, 1+2*len(groups))
+	args := make([]any, 0, 4+2*len(groups)+5*len(reports))
+	keys[0] = p.dir
+	base := p.dir[:len(p.dir)-len("dir")]
+	args = append(args, &base, &s.ttlText, &s.publish, &s.alone)
+	push := func(t string) {
+		texts = append(texts, t) // within its capacity: pointers into it stay
+		args = append(args, &texts[len(texts)-1])
+	}
+	for _, g := range groups {
+		g.count = strconv.Itoa(len(g.rows))
+		keys = append(keys, s.keys.records(g.bucket), s.keys.geo(g.bucket))
+		args = append(args, &g.name, &g.count)
+		for _, i := range g.rows {
+			r := &reports[i]
+			push(r.driver)
+			push(r.text[:r.latitude])
+			push(r.text[r.longitude:r.rest])
+			push(r.text[r.latitude:r.longitude])
+			push(r.text[r.rest:])
+		}
+	}
+	answer, err := s.cfg.Redis.Run(ctx, s.scripts.report, keys, args...).Text()
+	if err != nil {
+		return "", err
+	}
+	if len(answer) != len(reports) {
+		return "", dray.Errorf(dray.CodeInternal, "report.lua answered %d outcomes for %d positions", len(answer), len(reports))
+	}
+	// back from the order of the buckets to that of the reports
+	outcomes := make([]byte, len(reports))
+	k := 0
+	for _, g := range groups {
+		for _, i := range g.rows {
+			outcomes[i] = answer[k]
+			k++
+		}
+	}
+	return unsafe.String(unsafe.SliceData(outcomes), len(outcomes)), nil
+}

@@ -1,0 +1,154 @@
+-- report.lua: keep each position that is newer than the one held of its driver, and tell
+-- the watchers of its bucket.
+-- KEYS[1]    <base>dir          hash  driver -> "<cell> <timestamp>"
+-- KEYS[2i]   <base>rec:<cell>   hash  driver -> record; "#" -> number of the last message
+-- KEYS[2i+1] <base>geo:<cell>   zset  driver -> geohash
+-- ARGV[1]  base  "<prefix>{<tag>}:", start of every key and channel of the partition
+-- ARGV[2]  ttl   milliseconds a position keeps its driver live
+-- ARGV[3]  PUBLISH or SPUBLISH
+-- ARGV[4]  1 where this partition is the only one, so that a move is made here, at once
+-- then for each bucket i: cell, n, and n times: driver, timestamp, longitude, latitude,
+-- and the record's text from after the timestamp. A driver comes once in a call.
+-- Returns  one letter for each position, in order:
+--   s  stored
+--   e  stored, and its driver was not live in this bucket: the caller must claim the
+--      directory and make it leave its old bucket (never when ARGV[4] is 1)
+--   o  superseded: a newer or equal one is held
+--   p  older than the ttl: not stored, it can make nobody live
+-- One message a bucket: its number, then its records, a line each.
+-- Idempotent but for the numbers. O(log N) a position in the drivers of its bucket, and a
+-- bounded look for stale members. A place is checked by the caller: GEOADD does not refuse it.
+local base, ttl, publish, alone = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4] == '1'
+local dir = KEYS[1]
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local nowText = string.format('%.0f', now)
+local staleText = string.format('%.0f', now - ttl) -- of 13 digits like every receivedAt: compares as text
+local oldest = now - ttl
+local expiry = ttl * 6 + 60000 -- more than eight calls, each at most ttl/2 after the one before
+local head = '{"receivedAt":' .. nowText .. ',"timestamp":'
+local call, sub, byte, match = redis.call, string.sub, string.byte, string.match
+local outcomes, entries = {}, {}
+local leaves, leaving = {}, {}
+
+local function number(key)
+  local n = call('HINCRBY', key, '#', 1)
+  if n == 1 then -- a new hash starts from the clock, so that a number never comes twice
+    n = now * 1000
+    call('HSET', key, '#', string.format('%.0f', n))
+  end
+  return string.format('%.0f', n)
+end
+
+-- drop what is past its time among a few members of a bucket, picked at random
+local function prune(rec, geo, count)
+  local some = call('HRANDFIELD', rec, count, 'WITHVALUES')
+  for i = 1, #some, 2 do
+    local driver, record = some[i], some[i + 1]
+    if driver ~= '#' and sub(record, 15, 27) < staleText then
+      call('ZREM', geo, driver)
+      if tonumber(match(record, '^%d+', 41)) < oldest then call('HDEL', rec, driver) end
+    end
+  end
+end
+
+-- leave the bucket that the directory names; false when what it holds there is not older
+local function leave(driver, at, cell)
+  local held = call('HGET', dir, driver)
+  local old = held and match(held, '^%x+')
+  if not old or old == cell then return true end
+  local rec = base .. 'rec:' .. old
+  local record = call('HGET', rec, driver)
+  if not record then return true end
+  if tonumber(match(record, '^%d+', 41)) >= tonumber(at) then return false end
+  if byte(record, 3) == 114 then -- r of receivedAt: no tombstone
+    local tombstone = '{"departedAt":' .. nowText .. ',"timestamp":' .. at .. ',"driver":"' .. driver .. '","to":"' .. cell .. '"}'
+    call('HSET', rec, driver, tombstone)
+    call('ZREM', base .. 'geo:' .. old, driver)
+    if not leaves[old] then
+      leaves[old] = {}
+      leaving[#leaving + 1] = old
+    end
+    local list = leaves[old]
+    list[#list + 1] = tombstone
+  end
+  return true
+end
+
+local arg = 5
+for bucket = 2, #KEYS, 2 do
+  local rec, geo = KEYS[bucket], KEYS[bucket + 1]
+  local cell, count = ARGV[arg], tonumber(ARGV[arg + 1])
+  arg = arg + 2
+  local drivers = {}
+  for i = 1, count do drivers[i] = ARGV[arg + (i - 1) * 5] end
+  local held = call('HMGET', rec, unpack(drivers))
+  local places, records, message = {}, {}, {}
+  local n, entered, renew = 0, 0, false
+  for i = 1, count do
+    local driver, at = drivers[i], ARGV[arg + 1]
+    local old, outcome, mark = held[i], 's', ''
+    if old and tonumber(match(old, '^%d+', 41)) >= tonumber(at) then
+      outcome = 'o'
+      -- a node died before it claimed this entry: the one that asks again does it
+      if byte(old, -1) == 32 then outcome = 'e' end
+    elseif tonumber(at) < oldest then
+      outcome = 'p'
+    else
+      if not old or byte(old, 3) ~= 114 or sub(old, 15, 27) < staleText then
+        entered = entered + 1
+        if not alone then
+          outcome, mark = 'e', ' '
+        elseif leave(driver, at, cell) then
+          call('HSET', dir, driver, cell .. ' ' .. at)
+          entries[#entries + 1] = driver .. ' ' .. cell
+        else
+          outcome = 'o'
+        end
+      elseif byte(old, -1) == 32 then
+        outcome, mark = 'e', ' '
+      end
+      if outcome ~= 'o' then
+        n = n + 1
+        local record = head .. at .. ARGV[arg + 4]
+        message[n + 1] = record
+        local r, p = n * 2, n * 3
+        records[r - 1], records[r] = driver, record .. mark
+        places[p - 2], places[p - 1], places[p] = ARGV[arg + 2], ARGV[arg + 3], driver
+        if old and tonumber(sub(old, 15, 27)) + ttl / 2 < now then renew = true end
+      end
+    end
+    outcomes[#outcomes + 1] = outcome
+    arg = arg + 5
+  end
+  if n > 0 then
+    call('GEOADD', geo, unpack(places))
+    call('HSET', rec, unpack(records))
+    local last = number(rec)
+    message[1] = last
+    call(publish, base .. 'feed:' .. cell, table.concat(message, '\n'))
+    if renew or entered > 0 or tonumber(sub(last, -1)) % 8 == 0 then
+      call('PEXPIRE', rec, expiry)
+      call('PEXPIRE', geo, expiry)
+      if alone then call('PEXPIRE', dir, expiry) end
+      prune(rec, geo, math.min(3 + 2 * entered, 64))
+    end
+  end
+end
+
+for _, cell in ipairs(leaving) do
+  local rec, list = base .. 'rec:' .. cell, leaves[cell]
+  call(publish, base .. 'feed:' .. cell, number(rec) .. '\n' .. table.concat(list, '\n'))
+end
+
+if #entries > 0 then
+  call(publish, base .. 'feed:dir', number(dir) .. '\n' .. table.concat(entries, '\n'))
+  -- the directory of what is gone shrinks twice as fast as it grows
+  local some = call('HRANDFIELD', dir, math.min(2 * #entries, 64), 'WITHVALUES')
+  for i = 1, #some, 2 do
+    if some[i] ~= '#' and call('HEXISTS', base .. 'rec:' .. match(some[i + 1], '^%x+'), some[i]) == 0 then
+      call('HDEL', dir, some[i])
+    end
+  end
+end
+return table.concat(outcomes)

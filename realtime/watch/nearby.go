@@ -1,0 +1,194 @@
+package watch
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"math"
+	"slices"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"dray"
+	"dray/realtime/location"
+)
+
+// A Hit is one driver in the answer to a nearby question.
+type Hit struct {
+	Distance float64 // metres
+	json     []byte
+}
+
+// AppendJSON appends the Driver object of the contract, distance included, to the millimetre.
+func (x Hit) AppendJSON(dst []byte) []byte {
+	dst = append(dst, x.json[:len(x.json)-1]...)
+	dst = append(dst, `,"distance":`...)
+	return append(dray.AppendNumber(dst, math.Round(x.Distance*1000)/1000), '}')
+}
+
+// Driver is the hit as a value.
+func (x Hit) Driver() (d dray.Driver, err error) {
+	err = d.UnmarshalJSON(x.json)
+	d.Distance = x.Distance
+	return d, err
+}
+
+// Nearby returns at most limit drivers within radius metres of center that pass filter,
+// nearest first; those at the same distance by id. No driver in range is an empty result.
+//
+// Distances are great-circle on a sphere of dray.EarthRadius, as in Redis. radius is in
+// (0, dray.MaxRadius], limit in [1, dray.MaxLimit]; otherwise it fails with
+// dray.ErrBadRequest, or with dray.ErrInvalidPosition for center. The first question about
+// a place costs two round trips, those after it none: it is answered from copies. Where
+// these would be more than Config.MaxBuckets, Redis is asked each time.
+func (h *Hub) Nearby(ctx context.Context, center dray.Point, radius float64, limit int, filter dray.Filter) ([]Hit, error) {
+	switch {
+	case !(math.Abs(center.Latitude) <= dray.MaxLatitude):
+		return nil, dray.FieldError(dray.CodeInvalidPosition, "latitude", "must be within ±%v degrees", dray.MaxLatitude)
+	case !(math.Abs(center.Longitude) <= 180):
+		return nil, dray.FieldError(dray.CodeInvalidPosition, "longitude", "must be within ±180 degrees")
+	case !(radius > 0 && radius <= dray.MaxRadius):
+		return nil, bad("radius", "must be over 0 and at most %v metres", dray.MaxRadius)
+	case limit < 1 || limit > dray.MaxLimit:
+		return nil, bad("limit", "must be within 1 and %d", dray.MaxLimit)
+	}
+	if err := filter.Validate(); err != nil {
+		return nil, err
+	}
+	h.metrics.questions.Inc()
+	var room [16]location.Bucket
+	ids := h.tiles.circle(h.cfg.Locations.BucketAt(center), vectorOf(center), radius, room[:0])
+	if hits, ok := h.search(ids, center, radius, limit, filter); ok {
+		return hits, nil
+	}
+	held, err := h.attach(ctx, ids)
+	if errors.Is(err, errNoRoom) {
+		h.metrics.fallbacks.Inc()
+		return h.ask(ctx, ids, center, radius, limit, filter)
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer h.release(held)
+	hits, _ := h.search(ids, center, radius, limit, filter)
+	return hits, nil
+}
+
+// search answers from the copies; false when some of ids is not held or being read again.
+func (h *Hub) search(ids []location.Bucket, center dray.Point, radius float64, limit int, filter dray.Filter) ([]Hit, bool) {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	now := time.Now()
+	for _, id := range ids {
+		b := h.buckets[id]
+		if b == nil {
+			return nil, false
+		}
+		select {
+		case <-b.ready:
+		default:
+			return nil, false
+		}
+		b.used.Store(now.UnixNano())
+	}
+	v := vectorOf(center)
+	var found []near
+	// a wider circle only where a narrow one does not hold enough: in a dense city the first will
+	for r := math.Min(500, radius); ; r = math.Min(2*r, radius) {
+		found = found[:0]
+		reach := chord2Of(r)
+		h.grid.scan(boxAround(center, r), func(d *driver) {
+			if c := chord2(d.record.vector, v); c <= reach && (len(filter) == 0 || filter.Match(d.record.attributes)) {
+				found = append(found, near{c, d.id, d.record})
+			}
+		})
+		if len(found) >= limit || r == radius {
+			break
+		}
+	}
+	return nearest(found, limit), true
+}
+
+type near struct {
+	chord2 float64
+	id     string
+	record *record
+}
+
+// ask lets Redis search, for questions that this node has no room to hold copies for. Each
+// bucket gathers and sorts all its matches, which holds up that Redis for milliseconds where
+// drivers are dense.
+func (h *Hub) ask(ctx context.Context, ids []location.Bucket, center dray.Point, radius float64, limit int, filter dray.Filter) ([]Hit, error) {
+	rdb := h.cfg.Redis.Redis()
+	query := redis.GeoSearchQuery{Longitude: center.Longitude, Latitude: center.Latitude, Radius: radius, RadiusUnit: "m", Sort: "ASC"}
+	names := make([]*redis.StringSliceCmd, len(ids))
+	var now *redis.TimeCmd
+	_, err := rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
+		for i, id := range ids {
+			names[i] = p.GeoSearch(ctx, h.cfg.Locations.GeoKey(id), &query)
+		}
+		now = p.Time(ctx)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	records := make([]*redis.SliceCmd, len(ids))
+	_, err = rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
+		for i, id := range ids {
+			if len(names[i].Val()) > 0 {
+				records[i] = p.HMGet(ctx, h.cfg.Locations.RecordsKey(id), names[i].Val()...)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	newest := make(map[string]near) // a driver may be in two buckets while it crosses
+	at := make(map[string]int64)
+	v := vectorOf(center)
+	for _, cmd := range records {
+		if cmd == nil {
+			continue
+		}
+		for _, value := range cmd.Val() {
+			text, _ := value.(string)
+			e, ok := location.ParseEntry([]byte(text))
+			if !ok || e.Left || now.Val().UnixMilli()-e.ReceivedAt >= h.cfg.Locations.TTL().Milliseconds() || e.At <= at[string(e.Driver)] {
+				continue
+			}
+			r := &record{json: e.JSON}
+			if len(e.Attributes) > 0 && len(filter) > 0 {
+				if err := dray.Unmarshal(e.Attributes, &r.attributes); err != nil {
+					continue
+				}
+			}
+			id := string(e.Driver)
+			at[id] = e.At
+			delete(newest, id)
+			if c := chord2(vectorOf(e.Point), v); c <= chord2Of(radius) && filter.Match(r.attributes) {
+				newest[id] = near{c, id, r}
+			}
+		}
+	}
+	found := make([]near, 0, len(newest))
+	for _, n := range newest {
+		found = append(found, n)
+	}
+	return nearest(found, limit), nil
+}
+
+// nearest sorts found and makes hits of the first limit.
+func nearest(found []near, limit int) []Hit {
+	slices.SortFunc(found, func(a, b near) int {
+		return cmp.Or(cmp.Compare(a.chord2, b.chord2), cmp.Compare(a.id, b.id))
+	})
+	found = found[:min(limit, len(found))]
+	hits := make([]Hit, len(found))
+	for i, n := range found {
+		hits[i] = Hit{Distance: metresOf(n.chord2), json: n.record.json}
+	}
+	return hits
+}
