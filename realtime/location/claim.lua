@@ -1,5 +1,5 @@
 -- claim.lua: write into the directory that a driver entered a bucket, unless a later entry
--- is known.
+-- is known, or one of that time into another bucket.
 -- KEYS[1]  <base>dir   hash  driver -> "<cell> <timestamp>"; "#" -> number of the last message
 -- ARGV[1]  driver id
 -- ARGV[2]  cell, in hexadecimal
@@ -7,14 +7,14 @@
 -- ARGV[4]  channel of the directory's feed
 -- ARGV[5]  PUBLISH or SPUBLISH
 -- ARGV[6]  milliseconds until the directory goes if nobody renews it
--- Returns  {1, what was held before or ""} when it was written; {0, what is held} when that is
---          later; then "driver", "<cell> <timestamp>" of up to two others, picked at random, which
+-- Returns  {1, what was held before or ""} when it was written; {0, what is held} when it was
+--          not; then "driver", "<cell> <timestamp>" of up to two others, picked at random, which
 --          the caller checks and forgets if they are gone, so that the directory is bounded.
 -- O(1). Idempotent.
 local dir, driver, cell, at = KEYS[1], ARGV[1], ARGV[2], ARGV[3]
 local held = redis.call('HGET', dir, driver) or ''
-local heldAt = string.match(held, ' (%d+)$')
-if heldAt and tonumber(heldAt) > tonumber(at) then return {0, held} end
+local heldCell, heldAt = string.match(held, '^(%x+) (%d+)$')
+if heldAt and (tonumber(heldAt) > tonumber(at) or heldAt == at and heldCell ~= cell) then return {0, held} end
 redis.call('HSET', dir, driver, cell .. ' ' .. at)
 local n = redis.call('HINCRBY', dir, '#', 1)
 if n == 1 then

@@ -5,7 +5,8 @@ import (
 	"strconv"
 	"strings"
 
-	"dray"
+	"github.com/redis/go-redis/v9"
+
 	"dray/redisconn"
 )
 
@@ -33,12 +34,11 @@ func (s *Store) cross(ctx context.Context, crossings []crossing, tell func(i int
 		calls[i] = s.claimCall(x)
 	}
 	for i, cmd := range s.cfg.Redis.RunAll(ctx, calls) {
-		answer, err := cmd.Slice()
-		outcome := Refused
-		if err == nil {
-			outcome, err = s.settleCrossing(ctx, crossings[i], answer)
+		o, err := s.settleCrossing(ctx, crossings[i], cmd)
+		if err != nil {
+			o = Refused
 		}
-		tell(i, outcome, err)
+		tell(i, o, err)
 	}
 }
 
@@ -48,46 +48,55 @@ func (s *Store) claimCall(x crossing) redisconn.Call {
 		x.driver, x.bucket.String(), x.at, s.keys.dirFeed(part), s.publish, dirExpiry.Milliseconds())
 }
 
-// settleCrossing acts on what the directory answered.
-func (s *Store) settleCrossing(ctx context.Context, x crossing, answer []any) (Outcome, error) {
-	if len(answer) < 2 {
-		return Refused, dray.Errorf(dray.CodeInternal, "claim.lua answered %v", answer)
+// settleCrossing acts on what the directory answered to a claim.
+func (s *Store) settleCrossing(ctx context.Context, x crossing, claim *redis.Cmd) (Outcome, error) {
+	answer, err := claim.Slice()
+	if err != nil {
+		return Refused, err
 	}
 	written, _ := answer[0].(int64)
 	held, _ := answer[1].(string)
 	old, oldAt := parseDirEntry(held)
 	if written == 0 && old != x.bucket { // somebody entered another bucket later: ours is the late one
-		_, err := s.leave(ctx, x.driver, x.bucket, oldAt, moveTo(old))
-		return outcomeOf(Superseded, err)
+		return Superseded, s.leaveFor(ctx, x.driver, x.bucket, oldAt, old)
 	}
 	if err := s.forgetGone(ctx, answer[2:]); err != nil {
 		return Refused, err
 	}
 	if written == 1 && old != 0 && old != x.bucket {
-		newer, err := s.leave(ctx, x.driver, old, x.at, moveTo(x.bucket))
-		if err != nil {
+		// an equal timestamp there stands, as it does within a bucket: so one millisecond less
+		newer, err := s.leave(ctx, x.driver, old, x.at-1, moveTo(x.bucket))
+		switch {
+		case err != nil:
 			return Refused, err
-		}
-		if newer.at > 0 { // the old bucket has heard of the driver since
-			_, err := s.leave(ctx, x.driver, x.bucket, newer.at, moveTo(old))
-			if err == nil && newer.live {
-				err = s.cfg.Redis.RunAll(ctx, []redisconn.Call{s.claimCall(crossing{x.driver, old, newer.at})})[0].Err()
-			}
-			return outcomeOf(Superseded, err)
+		case newer.live: // the old bucket has heard of the driver since: this one is what it left
+			return Superseded, s.claim(ctx, crossing{x.driver, old, newer.at})
+		case newer.at > 0: // it left the old bucket later than it came here
+			return Superseded, s.leaveFor(ctx, x.driver, x.bucket, newer.at, old)
 		}
 	}
-	return outcomeOf(Stored, s.settleRecord(ctx, x))
+	return Stored, s.settleRecord(ctx, x)
 }
 
-func outcomeOf(o Outcome, err error) (Outcome, error) {
-	if err != nil {
-		return Refused, err
+// leaveFor makes a driver leave b for a bucket in which it was at the time at. If b has heard
+// of it since, that is claimed instead.
+func (s *Store) leaveFor(ctx context.Context, driver string, b Bucket, at int64, other Bucket) error {
+	newer, err := s.leave(ctx, driver, b, at, moveTo(other))
+	if err == nil && newer.live {
+		err = s.claim(ctx, crossing{driver, b, newer.at})
 	}
-	return o, nil
+	return err
+}
+
+// claim makes steps 2 and 3 for what was found to be newer. From step to step timestamps
+// grow, so this ends.
+func (s *Store) claim(ctx context.Context, x crossing) error {
+	_, err := s.settleCrossing(ctx, x, s.cfg.Redis.RunAll(ctx, []redisconn.Call{s.claimCall(x)})[0])
+	return err
 }
 
 func (s *Store) settleRecord(ctx context.Context, x crossing) error {
-	return s.cfg.Redis.Run(ctx, s.scripts.settle, []string{s.keys.records(x.bucket)}, x.driver).Err()
+	return s.cfg.Redis.Run(ctx, s.scripts.settle, []string{s.keys.records(x.bucket)}, x.driver, x.at).Err()
 }
 
 // A heldEntry is what leave found to be newer; at is 0 where it found nothing.

@@ -14,7 +14,7 @@
 local rec, geo, driver, at, why = KEYS[1], KEYS[2], ARGV[1], ARGV[2], ARGV[3]
 local held = redis.call('HGET', rec, driver)
 if not held then return '' end
-local heldAt = string.match(held, '^%d+', 41)
+local heldAt = string.match(held, '^%d+', 41) or '0'
 local tombstone = string.byte(held, 3) ~= 114 -- r of receivedAt
 if at == '' then
   at = heldAt

@@ -15,6 +15,9 @@
 --      directory and make it leave its old bucket (never when ARGV[4] is 1)
 --   o  superseded: a newer or equal one is held
 --   p  older than the ttl: not stored, it can make nobody live
+--   w  not stored: the value under the bucket's key is somebody else's
+-- A record that is not one of ours counts as older than all. Other keys of the partition are
+-- made from base: the bucket that a driver left.
 -- One message a bucket: its number, then its records, a line each.
 -- Idempotent but for the numbers. O(log N) a position in the drivers of its bucket, and a
 -- bounded look for stale members. A place is checked by the caller: GEOADD does not refuse it.
@@ -47,7 +50,7 @@ local function prune(rec, geo, count)
     local driver, record = some[i], some[i + 1]
     if driver ~= '#' and sub(record, 15, 27) < staleText then
       call('ZREM', geo, driver)
-      if tonumber(match(record, '^%d+', 41)) < oldest then call('HDEL', rec, driver) end
+      if (tonumber(match(record, '^%d+', 41)) or 0) < oldest then call('HDEL', rec, driver) end
     end
   end
 end
@@ -58,9 +61,9 @@ local function leave(driver, at, cell)
   local old = held and match(held, '^%x+')
   if not old or old == cell then return true end
   local rec = base .. 'rec:' .. old
-  local record = call('HGET', rec, driver)
-  if not record then return true end
-  if tonumber(match(record, '^%d+', 41)) >= tonumber(at) then return false end
+  local record = redis.pcall('HGET', rec, driver)
+  if type(record) ~= 'string' then return true end
+  if (tonumber(match(record, '^%d+', 41)) or 0) >= tonumber(at) then return false end
   if byte(record, 3) == 114 then -- r of receivedAt: no tombstone
     local tombstone = '{"departedAt":' .. nowText .. ',"timestamp":' .. at .. ',"driver":"' .. driver .. '","to":"' .. cell .. '"}'
     call('HSET', rec, driver, tombstone)
@@ -82,18 +85,20 @@ for bucket = 2, #KEYS, 2 do
   arg = arg + 2
   local drivers = {}
   for i = 1, count do drivers[i] = ARGV[arg + (i - 1) * 5] end
-  local held = call('HMGET', rec, unpack(drivers))
+  local held = redis.pcall('HMGET', rec, unpack(drivers))
   local places, records, message = {}, {}, {}
   local n, entered, renew = 0, 0, false
   for i = 1, count do
     local driver, at = drivers[i], ARGV[arg + 1]
     local old, outcome, mark = held[i], 's', ''
-    if old and tonumber(match(old, '^%d+', 41)) >= tonumber(at) then
+    if held.err then
+      outcome = 'w'
+    elseif tonumber(at) < oldest then
+      outcome = 'p'
+    elseif old and (tonumber(match(old, '^%d+', 41)) or 0) >= tonumber(at) then
       outcome = 'o'
       -- a node died before it claimed this entry: the one that asks again does it
       if byte(old, -1) == 32 then outcome = 'e' end
-    elseif tonumber(at) < oldest then
-      outcome = 'p'
     else
       if not old or byte(old, 3) ~= 114 or sub(old, 15, 27) < staleText then
         entered = entered + 1
@@ -115,7 +120,7 @@ for bucket = 2, #KEYS, 2 do
         local r, p = n * 2, n * 3
         records[r - 1], records[r] = driver, record .. mark
         places[p - 2], places[p - 1], places[p] = ARGV[arg + 2], ARGV[arg + 3], driver
-        if old and tonumber(sub(old, 15, 27)) + ttl / 2 < now then renew = true end
+        if old and (tonumber(sub(old, 15, 27)) or 0) + ttl / 2 < now then renew = true end
       end
     end
     outcomes[#outcomes + 1] = outcome
@@ -146,7 +151,7 @@ if #entries > 0 then
   -- the directory of what is gone shrinks twice as fast as it grows
   local some = call('HRANDFIELD', dir, math.min(2 * #entries, 64), 'WITHVALUES')
   for i = 1, #some, 2 do
-    if some[i] ~= '#' and call('HEXISTS', base .. 'rec:' .. match(some[i + 1], '^%x+'), some[i]) == 0 then
+    if some[i] ~= '#' and redis.pcall('HEXISTS', base .. 'rec:' .. match(some[i + 1], '^%x+'), some[i]) ~= 1 then
       call('HDEL', dir, some[i])
     end
   end

@@ -76,6 +76,8 @@ type Receiver interface {
 // ErrClosed is Submit's answer after Close. It is dray.ErrUnavailable to a client.
 var ErrClosed = dray.Errorf(dray.CodeUnavailable, "this node is stopping")
 
+var errForeign = dray.Errorf(dray.CodeUnavailable, "a key of this server holds somebody else's value")
+
 // A Store takes positions and answers for single drivers. Safe for concurrent use.
 type Store struct {
 	cfg     Config
@@ -263,6 +265,9 @@ func (s *Store) settle(reports []report, outcomes string) {
 			entered = append(entered, reports[i])
 		case 'o':
 			s.settleReport(&reports[i], Superseded, nil)
+		case 'w':
+			s.BadRecord(reports[i].bucket, reports[i].driver)
+			s.settleReport(&reports[i], Refused, errForeign)
 		default:
 			s.settleReport(&reports[i], Stored, nil)
 		}

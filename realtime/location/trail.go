@@ -62,7 +62,7 @@ func (s *Store) Trail(ctx context.Context, driver string, from, to time.Time, li
 	}
 	records, err := s.cfg.Redis.Redis().ZRangeArgs(ctx, redis.ZRangeArgs{
 		Key: s.keys.trail(driver), ByScore: true, Rev: true,
-		Start: strconv.FormatInt(from.UnixMilli(), 10), Stop: last, Count: int64(limit),
+		Start: last, Stop: strconv.FormatInt(from.UnixMilli(), 10), Count: int64(limit),
 	}).Result()
 	if err != nil {
 		return nil, err

@@ -117,13 +117,11 @@ func (h *Hub) Close() {
 	h.work.Wait()
 }
 
-// goLocked runs f in a goroutine that Close waits for; false when the Hub is closed.
-func (h *Hub) goLocked(f func()) bool {
-	if h.closed {
-		return false
+// goLocked runs f in a goroutine that Close waits for; not at all once the Hub is closed.
+func (h *Hub) goLocked(f func()) {
+	if !h.closed {
+		h.work.Go(f)
 	}
-	h.work.Go(f)
-	return true
 }
 
 // Ready is nil while every feed in use has proved within the last seconds that it delivers.
