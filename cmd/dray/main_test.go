@@ -1,0 +1,244 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"dray/redisconn/redistest"
+)
+
+// TestMain runs dray itself where a test asks for it, so that tests see the real process:
+// its exit code, its signals, what it prints.
+func TestMain(m *testing.M) {
+	if os.Getenv("DRAY_TEST_MAIN") == "1" {
+		main()
+		return
+	}
+	redistest.Main(m)
+}
+
+// command is dray with arguments, in a directory of its own and without the settings of
+// whoever runs the tests.
+func command(t *testing.T, env []string, args ...string) *exec.Cmd {
+	t.Helper()
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	t.Cleanup(cancel)
+	cmd := exec.CommandContext(ctx, exe, args...)
+	cmd.Dir = t.TempDir()
+	cmd.Env = append([]string{"DRAY_TEST_MAIN=1", "PATH=" + os.Getenv("PATH"), "GORACE=atexit_sleep_ms=0"}, env...)
+	return cmd
+}
+
+// runDray runs to the end.
+func runDray(t *testing.T, env []string, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	var out, errs bytes.Buffer
+	cmd := command(t, env, args...)
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	if err := cmd.Run(); err != nil && cmd.ProcessState == nil {
+		t.Fatal(err)
+	}
+	return cmd.ProcessState.ExitCode(), out.String(), errs.String()
+}
+
+// A process is a dray that runs on.
+type process struct {
+	cmd    *exec.Cmd
+	stderr bytes.Buffer
+	url    string // its WebSocket
+	done   chan error
+
+	mu     sync.Mutex
+	stdout bytes.Buffer
+}
+
+var wsURL = regexp.MustCompile(`ws://[^/\s]+/v1/ws`)
+
+// start runs a server and waits until it says where it listens.
+func start(t *testing.T, env []string, args ...string) *process {
+	t.Helper()
+	p := &process{cmd: command(t, env, args...), done: make(chan error, 1)}
+	out, in, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.cmd.Stdout, p.cmd.Stderr = in, &p.stderr
+	if err := p.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	in.Close()
+	t.Cleanup(func() { p.cmd.Process.Kill(); out.Close() })
+	url := make(chan string, 1)
+	go func() {
+		defer close(url)
+		told := false
+		for r := bufio.NewReader(out); ; {
+			line, err := r.ReadString('\n')
+			p.mu.Lock()
+			p.stdout.WriteString(line)
+			p.mu.Unlock()
+			if m := wsURL.FindString(line); m != "" && !told {
+				told = true
+				url <- m
+			}
+			if err != nil {
+				break
+			}
+		}
+		p.done <- p.cmd.Wait()
+	}()
+	p.url = <-url
+	if p.url == "" {
+		t.Fatalf("dray %s ended with %v before it listened; stderr: %s", strings.Join(args, " "), <-p.done, p.stderr.String())
+	}
+	return p
+}
+
+// signal sends sig and returns the exit code.
+func (p *process) signal(t *testing.T, sig os.Signal) int {
+	t.Helper()
+	if err := p.cmd.Process.Signal(sig); err != nil {
+		t.Fatal(err)
+	}
+	<-p.done
+	return p.cmd.ProcessState.ExitCode()
+}
+
+func TestCommandLine(t *testing.T) {
+	occupied, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { occupied.Close() }) // not sooner: the subtests run side by side
+	noColumns := filepath.Join(t.TempDir(), "no-columns.csv")
+	writeFile(t, noColumns, "a,b\n1,2\n")
+	for _, test := range []struct {
+		name   string
+		env    []string
+		args   []string
+		code   int
+		stdout string // a part of it
+		stderr string // a part of its one line; empty means that there is none
+	}{
+		{"no command shows the help", nil, nil, 0, "dray demo", ""},
+		{"--help", nil, []string{"--help"}, 0, "Commands:", ""},
+		{"--version", nil, []string{"--version"}, 0, "dray ", ""},
+		{"serve --help names the variables", nil, []string{"serve", "--help"}, 0, "$LOCATION_TTL", ""},
+		{"watch --help has examples", nil, []string{"watch", "--help"}, 0, "--filter status=free", ""},
+		{"replay --help tells the format", nil, []string{"replay", "--help"}, 0, "vehicle_id", ""},
+		{"an unknown command", nil, []string{"fly"}, 2, "", "unexpected argument fly"},
+		{"an unknown flag", nil, []string{"serve", "--port", "1"}, 2, "", "unknown flag --port"},
+		{"a TTL that is no time", nil, []string{"serve", "--location-ttl", "soon"}, 2, "", "--location-ttl"},
+		{"a variable that is no time names the variable", []string{"LOCATION_TTL=soon"}, []string{"serve"}, 2, "", "LOCATION_TTL"},
+		{"an empty variable is not set", []string{"LOCATION_TTL=", "DRAY_LISTEN=", "REDIS_URL="}, []string{"serve", "--listen", occupied.Addr().String()}, 1, "", "another program listens"},
+		{"a TTL of nothing", []string{"LOCATION_TTL=0"}, []string{"serve"}, 2, "", "LOCATION_TTL"},
+		{"a log level that is none", []string{"DRAY_LOG_LEVEL=loud"}, []string{"serve"}, 2, "", "DRAY_LOG_LEVEL"},
+		{"an address that others can reach", nil, []string{"serve", "--listen", "0.0.0.0:0"}, 2, "", "no authentication"},
+		{"a port in use", nil, []string{"serve", "--listen", occupied.Addr().String()}, 1, "", "--listen or DRAY_LISTEN"},
+		{"a port in use, from the environment", []string{"DRAY_LISTEN=" + occupied.Addr().String()}, []string{"demo"}, 1, "", "another program listens"},
+		{"no Redis at REDIS_URL", []string{"REDIS_URL=redis://127.0.0.1:1"}, []string{"serve", "--listen", "127.0.0.1:0"}, 1, "", "127.0.0.1:1"},
+		{"a REDIS_URL that is none", []string{"REDIS_URL=here"}, []string{"serve"}, 2, "", "REDIS_URL must have the form"},
+		{"two Redis", []string{"REDIS_URL=redis://a", "REDIS_HOST=b"}, []string{"serve"}, 2, "", "contradict"},
+		{"nobody at the URL", nil, []string{"watch", "--url", "ws://127.0.0.1:1/v1/ws"}, 1, "", "--url or DRAY_URL"},
+		{"two shapes", nil, []string{"watch", "--nearby", "1,2,3", "--drivers", "a"}, 2, "", "can't be used together"},
+		{"a circle of two numbers", nil, []string{"watch", "--nearby", "1,2"}, 2, "", "3 numbers"},
+		{"a filter without a value", nil, []string{"watch", "--filter", "status"}, 2, "", "KEY=VALUE"},
+		{"a file that is not there", nil, []string{"replay", "nowhere.csv"}, 2, "", "nowhere.csv"},
+		{"a file without the columns", nil, []string{"replay", noColumns}, 1, "", "no column for the driver"},
+		{"a speed below 0", nil, []string{"replay", noColumns, "--speed=-1"}, 2, "", "--speed"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			code, stdout, stderr := runDray(t, test.env, test.args...)
+			if code != test.code || !strings.Contains(stdout, test.stdout) || !strings.Contains(stderr, test.stderr) {
+				t.Errorf("dray %s = %d, %q, %q, want %d, ...%q..., ...%q...", strings.Join(test.args, " "), code, stdout, stderr, test.code, test.stdout, test.stderr)
+			}
+			if n := strings.Count(stderr, "\n"); test.stderr == "" && n > 0 || n > 1 {
+				t.Errorf("stderr has %d lines, want one at most: %s", n, stderr)
+			}
+		})
+	}
+}
+
+func TestSettingsComeFromDotEnvToo(t *testing.T) {
+	cmd := command(t, nil, "serve")
+	writeFile(t, filepath.Join(cmd.Dir, ".env"), "DRAY_LISTEN=0.0.0.0:0\n")
+	out, err := cmd.CombinedOutput()
+	if err == nil || !strings.Contains(string(out), `"0.0.0.0:0"`) {
+		t.Errorf("serve with DRAY_LISTEN in .env = %v, %s, want its address refused", err, out)
+	}
+}
+
+func writeFile(t *testing.T, name, text string) {
+	t.Helper()
+	if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestServeStopsCleanly(t *testing.T) {
+	for _, sig := range []os.Signal{os.Interrupt, syscall.SIGTERM} {
+		t.Run(sig.String(), func(t *testing.T) {
+			p := start(t, nil, "serve", "--listen", "127.0.0.1:0", "--log-level", "error")
+			if code := p.signal(t, sig); code != 0 || p.stderr.Len() > 0 {
+				t.Errorf("serve ended with %d and said %q, want 0 and nothing", code, p.stderr.String())
+			}
+			for _, want := range []string{"Data lives in this process only", "watch --url " + p.url} {
+				if !strings.Contains(p.stdout.String(), want) {
+					t.Errorf("serve said %q, want %q in it", p.stdout.String(), want)
+				}
+			}
+		})
+	}
+}
+
+func TestTheDemoMoves(t *testing.T) {
+	p := start(t, nil, "demo", "--listen", "127.0.0.1:0", "--drivers", "20", "--log-level", "error")
+	watch := command(t, nil, "watch", "--url", p.url, "--json", "--for", "30s", "--interval", "200ms")
+	out, err := watch.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	watch.Stderr = os.Stderr
+	if err := watch.Start(); err != nil {
+		t.Fatal(err)
+	}
+	set, moved := newFollower(), 0
+	for lines := bufio.NewReader(out); len(set.drivers) < 20 || moved < 40; {
+		line, err := lines.ReadBytes('\n')
+		if err != nil {
+			t.Fatalf("watch ended with %d drivers and %d moves: %v", len(set.drivers), moved, err)
+		}
+		moved += set.apply(t, line)
+	}
+	if err := watch.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	io.Copy(io.Discard, out)
+	if watch.Wait(); watch.ProcessState.ExitCode() != 0 {
+		t.Errorf("watch ended with %d after Ctrl-C, want 0", watch.ProcessState.ExitCode())
+	}
+	code, table, _ := runDray(t, nil, "watch", "--url", p.url, "--once", "--filter", "status=free", "--filter", "status=busy")
+	if code != 0 || !strings.Contains(table, "20 drivers") || !strings.Contains(table, "demo-0020") {
+		t.Errorf("watch --once = %d, %s, want 20 drivers", code, table)
+	}
+	if code := p.signal(t, os.Interrupt); code != 0 || p.stderr.Len() > 0 {
+		t.Errorf("demo ended with %d and said %q, want 0 and nothing", code, p.stderr.String())
+	}
+}

@@ -1,0 +1,104 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+)
+
+type serveCmd struct {
+	Listen string `help:"Address and port to listen on. Only loopback, as there is no authentication yet." default:"127.0.0.1:8080" env:"DRAY_LISTEN"`
+	serverFlags
+}
+
+// serverFlags are the settings of a server but for where it listens.
+type serverFlags struct {
+	RedisURL       string        `name:"redis-url" help:"redis://[user[:password]@]host[:port][/db], or rediss:// for TLS. Without it the REDIS_… variables say which Redis; with none of them data lives in this process only." placeholder:"URL"`
+	LocationTTL    span          `help:"How long a position keeps its driver live: seconds, or a Go duration. The same on every node." default:"60s" env:"LOCATION_TTL"`
+	TrailLength    int           `help:"Recent positions kept of each driver; 0 keeps none." default:"0" env:"DRAY_TRAIL_LENGTH"`
+	TrailAge       span          `help:"How long they are kept." default:"1h" env:"DRAY_TRAIL_AGE"`
+	AllowedOrigins []string      `help:"Sites whose pages may open the WebSocket, besides the server's own: maps.example.com, *.example.com, https://maps.example.com." env:"DRAY_ALLOWED_ORIGINS" placeholder:"ORIGIN"`
+	MaxConnections int           `help:"WebSockets at once." default:"100000" env:"DRAY_MAX_CONNECTIONS"`
+	MaxMessage     int           `help:"Bytes of one WebSocket message." default:"262144" env:"DRAY_MAX_MESSAGE_BYTES" name:"max-message-bytes"`
+	MessageRate    int           `help:"Messages a second that one connection may send; -1 sets no limit." default:"2000" env:"DRAY_MESSAGES_PER_SECOND" name:"messages-per-second"`
+	Drain          time.Duration `help:"How long a stopping server waits for what is under way." default:"10s" env:"DRAY_DRAIN"`
+}
+
+func (c *serverFlags) Validate() error {
+	switch {
+	case c.LocationTTL < span(time.Second):
+		return fmt.Errorf("--location-ttl (LOCATION_TTL) must be a second or more")
+	case c.TrailLength < 0:
+		return fmt.Errorf("--trail-length (DRAY_TRAIL_LENGTH) must be 0 or more")
+	case c.TrailAge < span(time.Second):
+		return fmt.Errorf("--trail-age (DRAY_TRAIL_AGE) must be a second or more")
+	case c.MaxConnections < 1:
+		return fmt.Errorf("--max-connections (DRAY_MAX_CONNECTIONS) must be 1 or more")
+	case c.MaxMessage < 1024:
+		return fmt.Errorf("--max-message-bytes (DRAY_MAX_MESSAGE_BYTES) must be 1024 or more")
+	case c.MessageRate == 0 || c.MessageRate < -1:
+		return fmt.Errorf("--messages-per-second (DRAY_MESSAGES_PER_SECOND) must be 1 or more, or -1")
+	case c.Drain <= 0:
+		return fmt.Errorf("--drain (DRAY_DRAIN) must be longer than 0")
+	}
+	return nil
+}
+
+// A span is a time.Duration that may be written as a number of seconds.
+type span time.Duration
+
+func (s *span) UnmarshalText(text []byte) error {
+	if n, err := strconv.ParseFloat(string(text), 64); err == nil && n >= 0 && n < 1e9 {
+		*s = span(n * float64(time.Second))
+		return nil
+	}
+	d, err := time.ParseDuration(string(text))
+	if err != nil || d < 0 {
+		return fmt.Errorf("%q is neither seconds nor a duration like 90s or 2m", text)
+	}
+	*s = span(d)
+	return nil
+}
+
+// Help is shown by dray serve --help.
+func (*serveCmd) Help() string {
+	return `Ctrl-C (or SIGTERM) drains: clients are told to come back elsewhere, positions that were
+taken are stored, and the exit code is 0. A second one quits at once.
+
+Redis is named by --redis-url or by REDIS_URL, or REDIS_HOST and REDIS_PORT, or
+REDIS_SENTINELS and REDIS_SENTINEL_NAME, or REDIS_CLUSTER_NODES; with REDIS_USERNAME,
+REDIS_PASSWORD, REDIS_DB, REDIS_TLS and REDIS_KEY_PREFIX where needed.`
+}
+
+// Run serves until a signal comes.
+func (c *serveCmd) Run(a *app) error {
+	s, err := a.start(c.Listen, &c.serverFlags)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(a.stdout, "dray %s listens on %s (WebSocket: %s)\n%s\nNext: %s\n",
+		version(), s.base(), s.ws(), s.where(), watchCommand(s.ws(), ""))
+	if err := s.wait(a.ctx); err != nil {
+		return err
+	}
+	return s.stop()
+}
+
+// watchCommand is the line that starts a watcher, as this program was started.
+func watchCommand(url, shape string) string {
+	line := "dray watch"
+	if exe, err := os.Executable(); err == nil && strings.Contains(exe, "go-build") {
+		line = "go run ./cmd/dray watch"
+	} else if len(os.Args) > 0 && strings.Contains(os.Args[0], "/") {
+		line = os.Args[0] + " watch"
+	}
+	if url != defaultURL {
+		line += " --url " + url
+	}
+	if shape != "" {
+		line += " " + shape
+	}
+	return line
+}

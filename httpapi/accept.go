@@ -1,0 +1,176 @@
+package httpapi
+
+import (
+	"context"
+	"encoding/base64"
+	"net"
+	"net/http"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/coder/websocket"
+
+	"dray"
+)
+
+// subprotocol is the one subprotocol of the contract.
+const subprotocol = "dray.v1.json"
+
+// openSocket is GET /v1/ws.
+func (s *Server) openSocket(w http.ResponseWriter, r *http.Request) {
+	if err := s.mayOpen(r); err != nil {
+		s.problem(w, r, err)
+		return
+	}
+	who, err := s.caller(r)
+	if err != nil {
+		s.problem(w, r, err)
+		return
+	}
+	if !s.enter() {
+		s.problem(w, r, &dray.Error{Code: dray.CodeUnavailable, Message: "no more connections here now", RetryAfter: s.spread()})
+		return
+	}
+	c := &conn{s: s, name: newID(), caller: who, lastSeq: -1, acked: -1, window: newWindow()}
+	c.room.L = &c.mu
+	now := s.cfg.Now()
+	c.throttle = newThrottle(s.cfg.MessagesPerSecond, s.cfg.MessageBurst)
+	c.wire = &wire{conn: c, extra: newBucket(extraFrames, extraBurst)}
+	c.wire.heard.Store(now.UnixNano())
+	c.wrote.Store(now.UnixNano())
+	tap := &tap{ResponseWriter: w, wire: c.wire}
+	// The origin was checked above; what the library would write on a refusal is no problem document.
+	c.ws, err = websocket.Accept(tap, r, &websocket.AcceptOptions{
+		Subprotocols: []string{subprotocol}, InsecureSkipVerify: true, CompressionMode: websocket.CompressionDisabled,
+	})
+	if err != nil {
+		s.leave(nil)
+		return
+	}
+	c.in = tap.in
+	c.ws.SetReadLimit(int64(s.cfg.MaxMessageBytes))
+	limitSendBuffer(c.wire.Conn)
+	c.ctx, c.cancel = context.WithCancel(context.Background())
+	if !s.join(c) {
+		c.end(dray.CloseRestart, "draining")
+	}
+	c.welcome(now)
+	// A goroutine of its own lets go of the request and of what net/http keeps with it.
+	go c.serve()
+}
+
+// mayOpen refuses what no WebSocket of ours can come of.
+func (s *Server) mayOpen(r *http.Request) error {
+	if !s.originAllowed(r) {
+		return dray.Errorf(dray.CodeForbidden, "pages of this Origin may not connect")
+	}
+	if !headerHas(r.Header, "Connection", "upgrade") || !headerHas(r.Header, "Upgrade", "websocket") {
+		return dray.Errorf(dray.CodeBadRequest, "this is a WebSocket: the request must ask for an upgrade")
+	}
+	if r.Header.Get("Sec-WebSocket-Version") != "13" {
+		return dray.FieldError(dray.CodeBadRequest, "Sec-WebSocket-Version", "must be 13")
+	}
+	if key, err := base64.StdEncoding.DecodeString(r.Header.Get("Sec-WebSocket-Key")); err != nil || len(key) != 16 || len(r.Header.Values("Sec-WebSocket-Key")) > 1 {
+		return dray.FieldError(dray.CodeBadRequest, "Sec-WebSocket-Key", "must be 16 bytes in base64")
+	}
+	if offered := r.Header["Sec-Websocket-Protocol"]; len(offered) > 0 && !headerHas(r.Header, "Sec-WebSocket-Protocol", subprotocol) {
+		return dray.Errorf(dray.CodeBadRequest, "the subprotocol is %s", subprotocol)
+	}
+	return nil
+}
+
+// headerHas tells whether a header that is a list has this token, in whatever case.
+func headerHas(h http.Header, name, token string) bool {
+	for _, v := range h.Values(name) {
+		for t := range strings.SplitSeq(v, ",") {
+			if strings.EqualFold(strings.TrimSpace(t), token) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// originAllowed tells whether the page that sent r, if a page did, is of this host or of an
+// allowed one.
+func (s *Server) originAllowed(r *http.Request) bool {
+	origin := r.Header.Values("Origin")
+	if len(origin) == 0 {
+		return true
+	}
+	scheme, host, ok := strings.Cut(strings.ToLower(origin[0]), "://")
+	if len(origin) > 1 || !ok || host == "" {
+		return false
+	}
+	if host == strings.ToLower(r.Host) {
+		return true
+	}
+	return slices.ContainsFunc(s.cfg.AllowedOrigins, func(allowed string) bool {
+		allowed = strings.ToLower(allowed)
+		is := host
+		if strings.Contains(allowed, "://") {
+			is = scheme + "://" + host
+		}
+		match, err := path.Match(allowed, is)
+		return err == nil && match
+	})
+}
+
+func limitSendBuffer(nc net.Conn) {
+	if t, ok := nc.(interface{ NetConn() net.Conn }); ok { // TLS
+		nc = t.NetConn()
+	}
+	if t, ok := nc.(*net.TCPConn); ok {
+		t.SetWriteBuffer(sendBuffer)
+	}
+}
+
+// enter takes a place for a connection, if there is one.
+func (s *Server) enter() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.draining.Load() || s.taken >= s.cfg.MaxConnections {
+		return false
+	}
+	s.taken++
+	s.serving.Add(1)
+	s.m.connections.Inc()
+	return true
+}
+
+// join makes c known to the sweep and the drain; false when the drain has begun.
+func (s *Server) join(c *conn) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.conns[c] = struct{}{}
+	return !s.draining.Load()
+}
+
+// leave gives the place back; c is nil when it did not come to a connection.
+func (s *Server) leave(c *conn) {
+	s.mu.Lock()
+	delete(s.conns, c)
+	s.taken--
+	s.mu.Unlock()
+	s.m.connections.Dec()
+	s.serving.Done()
+}
+
+// welcome is the first frame.
+func (c *conn) welcome(now time.Time) {
+	cfg := &c.s.cfg
+	c.answer(frameWelcome, func(b []byte) []byte {
+		b = append(b, `{"type":"welcome","connection":`...)
+		b = dray.AppendString(b, c.name)
+		b = appendInt(b, `,"serverTime":`, now.UnixMilli())
+		b = appendInt(b, `,"heartbeatMs":`, cfg.Heartbeat.Milliseconds())
+		b = appendInt(b, `,"limits":{"maxMessageBytes":`, int64(cfg.MaxMessageBytes))
+		b = appendInt(b, `,"maxPositions":`, dray.MaxPositions)
+		b = appendInt(b, `,"maxSubscriptions":`, int64(cfg.MaxSubscriptions))
+		b = appendInt(b, `,"maxRadius":`, int64(dray.MaxRadius))
+		b = appendInt(b, `,"messagesPerSecond":`, int64(cfg.MessagesPerSecond))
+		return append(b, "}}"...)
+	})
+}

@@ -1,0 +1,215 @@
+// Package httpapi is the edge of dray: the chi router, the WebSocket, REST, who is calling,
+// and how an error reaches the wire. Domain packages below it never see a request or a frame.
+package httpapi
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"dray"
+	"dray/realtime/location"
+	"dray/realtime/watch"
+	"dray/redisconn"
+)
+
+// Config configures a Server. Locations and Hub are required.
+type Config struct {
+	Locations *location.Store
+	Hub       *watch.Hub
+	Redis     *redisconn.Client // asked by the health probes; nil leaves it out of them
+	Version   string            // shown by /health/live and in the documents
+
+	// AllowedOrigins are the sites, besides the server's own, whose pages may open the
+	// WebSocket: hosts ("maps.example.com", "*.example.com") or scheme and host
+	// ("https://maps.example.com"). A request without an Origin is no browser's and passes.
+	AllowedOrigins []string
+
+	// Heartbeat is the longest a connection goes without a ping or other traffic in both
+	// directions. Zero means 15 seconds.
+	Heartbeat time.Duration
+	// StallAfter is how long a client may take nothing, or answer no ping, before it is
+	// closed as too slow (4008). Zero means 30 seconds.
+	StallAfter time.Duration
+
+	MaxMessageBytes  int // of one WebSocket message; more closes 1009. Zero means 256 KiB
+	MaxBodyBytes     int // of one REST body; more is too_large. Zero means 1 MiB
+	MaxSubscriptions int // of one connection. Zero means 100
+	MaxConnections   int // WebSockets at once; more are refused 503. Zero means 100 000
+
+	// MessagesPerSecond is how many messages a connection may send in the long run, and
+	// MessageBurst how many at once; a message over 16 KiB counts once for each 16 KiB. Over
+	// that it is read more slowly; when that goes on, refused (rate_limited); when it keeps
+	// sending all the same, closed (4029). Zero means 2 000 with a burst of twice
+	// the rate; negative sets no limit.
+	MessagesPerSecond int
+	MessageBurst      int
+
+	// MaxOutstanding is how many positions of one connection may be on their way to Redis;
+	// at the bound its socket is not read. Zero means 4 096; it is never below dray.MaxPositions.
+	MaxOutstanding int
+
+	// RequestTimeout bounds a question to the domain (subscribe, nearby, REST); then it is
+	// unavailable. Zero means 5 seconds.
+	RequestTimeout time.Duration
+
+	Metrics *prometheus.Registry // served at /metrics; nil means one of its own
+	Logger  *slog.Logger         // nil: slog.Default()
+	Now     func() time.Time     // nil: time.Now
+}
+
+func (c Config) withDefaults() Config {
+	def := func(n *int, d int) {
+		if *n == 0 {
+			*n = d
+		}
+	}
+	span := func(t *time.Duration, d time.Duration) {
+		if *t == 0 {
+			*t = d
+		}
+	}
+	span(&c.Heartbeat, 15*time.Second)
+	span(&c.StallAfter, 30*time.Second)
+	span(&c.RequestTimeout, 5*time.Second)
+	def(&c.MaxMessageBytes, 256<<10)
+	def(&c.MaxBodyBytes, 1<<20)
+	def(&c.MaxSubscriptions, 100)
+	def(&c.MaxConnections, 100_000)
+	def(&c.MessagesPerSecond, 2000)
+	c.MessagesPerSecond = max(c.MessagesPerSecond, 0) // from here on 0 is no limit
+	def(&c.MessageBurst, 2*c.MessagesPerSecond)
+	def(&c.MaxOutstanding, 4096)
+	c.MaxOutstanding = max(c.MaxOutstanding, dray.MaxPositions)
+	if c.Metrics == nil {
+		c.Metrics = prometheus.NewRegistry()
+	}
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	return c
+}
+
+// What the Server asks of the floors below, so that its tests can stand in for them.
+type (
+	locations interface {
+		Submit(ctx context.Context, positions []dray.Position, r location.Receiver, first uint64) error
+		Report(ctx context.Context, positions []dray.Position) ([]location.Result, error)
+		Offline(ctx context.Context, driver string) error
+		Last(ctx context.Context, driver string) (dray.Driver, bool, error)
+		Trail(ctx context.Context, driver string, from, to time.Time, limit int) ([]dray.Driver, error)
+	}
+	hub interface {
+		Nearby(ctx context.Context, center dray.Point, radius float64, limit int, filter dray.Filter) ([]watch.Hit, error)
+		Subscribe(ctx context.Context, shape dray.Shape, filter dray.Filter, o watch.Options) (subscription, error)
+		Ready() error
+	}
+	subscription interface {
+		Next(c *watch.Change) bool
+		Update(ctx context.Context, shape *dray.Shape, filter *dray.Filter, accepted func()) error
+		Close()
+	}
+)
+
+// theHub is a watch.Hub as hub.
+type theHub struct{ *watch.Hub }
+
+func (h theHub) Subscribe(ctx context.Context, shape dray.Shape, filter dray.Filter, o watch.Options) (subscription, error) {
+	sub, err := h.Hub.Subscribe(ctx, shape, filter, o)
+	if err != nil {
+		return nil, err // not sub: a nil *Subscription is no nil subscription
+	}
+	return sub, nil
+}
+
+// A Server speaks the wire contract. Make it with New, serve its Handler, end it with
+// Shutdown. Safe for concurrent use.
+type Server struct {
+	cfg       Config
+	locations locations
+	hub       hub
+	ping      func(context.Context) error // Redis; nil where none was given
+	log       *slog.Logger
+	m         *metrics
+	router    http.Handler
+
+	draining atomic.Bool
+	stop     chan struct{} // closed when the sweep is to end
+	stopOnce sync.Once
+	swept    chan struct{}  // closed when it has
+	serving  sync.WaitGroup // one for each connection
+
+	buffers sync.Pool // of *[]byte, for messages and bodies
+	writes  sync.Pool // of *writeBuffer
+
+	mu    sync.Mutex // guards the fields below
+	conns map[*conn]struct{}
+	taken int // places of conns given out, those in their handshake included
+}
+
+// New makes a Server and starts the one goroutine that watches over all its connections;
+// Shutdown ends it.
+func New(cfg Config) *Server {
+	cfg = cfg.withDefaults()
+	s := &Server{
+		cfg:       cfg,
+		locations: cfg.Locations,
+		hub:       theHub{cfg.Hub},
+		log:       cfg.Logger,
+		m:         newMetrics(cfg.Metrics),
+		stop:      make(chan struct{}),
+		swept:     make(chan struct{}),
+		conns:     map[*conn]struct{}{},
+	}
+	s.buffers.New = func() any { b := make([]byte, 0, firstBuffer); return &b }
+	s.writes.New = func() any { return new(writeBuffer) }
+	if cfg.Redis != nil {
+		s.ping = func(ctx context.Context) error { return cfg.Redis.Redis().Ping(ctx).Err() }
+	}
+	s.router = s.routes()
+	go s.sweep()
+	return s
+}
+
+// Handler serves the whole contract.
+func (s *Server) Handler() http.Handler { return s.router }
+
+// HTTPServer is an http.Server for Handler that cuts whoever stalls: headers within 5
+// seconds and 16 KiB, a body within 30 seconds, a silent keep-alive after 2 minutes. A WebSocket
+// leaves these limits behind with its handshake.
+func (s *Server) HTTPServer() *http.Server {
+	return &http.Server{
+		Handler:           s.router,
+		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       30 * time.Second,
+		WriteTimeout:      60 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    16 << 10,
+		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+	}
+}
+
+// CheckListen refuses an address that others than this machine can reach, for there is no
+// authentication yet that would keep them out.
+func CheckListen(addr string) error {
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		return fmt.Errorf("listen address %q: %w", addr, err)
+	}
+	if ip, err := netip.ParseAddr(host); host == "localhost" || err == nil && ip.Unmap().IsLoopback() {
+		return nil
+	}
+	return fmt.Errorf("listen address %q can be reached from other machines, and there is no authentication: "+
+		"listen on 127.0.0.1:<port> or [::1]:<port>, behind a proxy that knows its callers", addr)
+}
