@@ -24,14 +24,15 @@ const (
 
 // A report is one position on its way into Redis.
 type report struct {
-	driver                         string
-	at                             int64 // ms
-	bucket                         Bucket
-	text                           string // timestamp, latitude, longitude and rest of the record, one after the other
-	latitude, longitude, rest, end int    // where each starts in text; end is text's own, in what it is cut from
-	receiver                       Receiver
-	token                          uint64
-	older                          *report // superseded by this one before it was sent; settles with it
+	driver   string
+	at       int64 // ms
+	bucket   Bucket
+	text     string // its geohash, then the record from its timestamp on
+	record   int    // where that starts in text
+	end      int    // where text itself ends, in what it is cut from
+	receiver Receiver
+	token    uint64
+	older    *report // superseded by this one before it was sent; settles with it
 }
 
 // A batch is what one partition has gathered for its next call.
@@ -71,12 +72,9 @@ func (s *Store) encode(r *report, pos *dray.Position, now int64, buf []byte) []b
 		r.at = pos.Timestamp.UnixMilli()
 	}
 	start := len(buf)
+	buf = strconv.AppendUint(buf, geohash(pos.Point()), 10)
+	r.record = len(buf) - start
 	buf = strconv.AppendInt(buf, r.at, 10)
-	r.latitude = len(buf) - start
-	buf = dray.AppendNumber(buf, pos.Latitude)
-	r.longitude = len(buf) - start
-	buf = dray.AppendNumber(buf, pos.Longitude)
-	r.rest = len(buf) - start
 	return appendRest(buf, pos)
 }
 
@@ -237,9 +235,9 @@ func (p *partition) call(ctx context.Context, reports []report) (string, error) 
 		g.rows = append(g.rows, i)
 	}
 	s := p.store
-	texts := make([]string, 0, 5*len(reports))
+	texts := make([]string, 0, 3*len(reports))
 	keys := make([]string, 1, 1+2*len(groups))
-	args := make([]any, 0, 4+2*len(groups)+5*len(reports))
+	args := make([]any, 0, 4+2*len(groups)+3*len(reports))
 	keys[0] = p.dir
 	base := p.dir[:len(p.dir)-len("dir")]
 	args = append(args, &base, &s.ttlText, &s.publish, &s.alone)
@@ -254,10 +252,8 @@ func (p *partition) call(ctx context.Context, reports []report) (string, error) 
 		for _, i := range g.rows {
 			r := &reports[i]
 			push(r.driver)
-			push(r.text[:r.latitude])
-			push(r.text[r.longitude:r.rest])
-			push(r.text[r.latitude:r.longitude])
-			push(r.text[r.rest:])
+			push(r.text[:r.record])
+			push(r.text[r.record:])
 		}
 	}
 	answer, err := s.cfg.Redis.Run(ctx, s.scripts.report, keys, args...).Text()

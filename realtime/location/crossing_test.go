@@ -2,8 +2,11 @@ package location
 
 import (
 	"context"
+	"strconv"
 	"testing"
 	"time"
+
+	"github.com/redis/go-redis/v9"
 
 	"dray"
 	"dray/redisconn/redistest"
@@ -128,4 +131,23 @@ func FuzzParseEntry(f *testing.F) {
 			t.Errorf("ParseEntry(%q) = %+v", b, e)
 		}
 	})
+}
+
+// The scores are those that GEOADD gives, so that any program may search with GEOSEARCH.
+func TestGeohashIsThatOfRedis(t *testing.T) {
+	config := redistest.Single(t).Config()
+	config.KeyPrefix = redistest.Prefix(t)
+	rdb := redistest.Open(t, config)
+	key := rdb.Prefix() + "geo"
+	points := []dray.Point{{}, {Latitude: dray.MaxLatitude, Longitude: 180}, {Latitude: -dray.MaxLatitude, Longitude: -180}, {Latitude: 1e-9, Longitude: -1e-9}}
+	for i := range 2000 {
+		points = append(points, dray.Point{Latitude: float64(i*7919%170000)/1000 - 85, Longitude: float64(i*104729%360000)/1000 - 180})
+	}
+	for i, p := range points {
+		name := strconv.Itoa(i)
+		rdb.Redis().GeoAdd(t.Context(), key, &redis.GeoLocation{Name: name, Latitude: p.Latitude, Longitude: p.Longitude})
+		if want := rdb.Redis().ZScore(t.Context(), key, name).Val(); float64(geohash(p)) != want {
+			t.Errorf("geohash(%v) = %d, want %.0f", p, geohash(p), want)
+		}
+	}
 }

@@ -7,8 +7,8 @@
 -- ARGV[2]  ttl   milliseconds a position keeps its driver live
 -- ARGV[3]  PUBLISH or SPUBLISH
 -- ARGV[4]  1 where this partition is the only one, so that a move is made here, at once
--- then for each bucket i: cell, n, and n times: driver, timestamp, longitude, latitude,
--- and the record's text from after the timestamp. A driver comes once in a call.
+-- then for each bucket i: cell, n, and n times: driver, geohash as GEOADD scores it, and the
+-- record's text from its timestamp on. A driver comes once in a call.
 -- Returns  one letter for each position, in order:
 --   s  stored
 --   e  stored, and its driver was not live in this bucket: the caller must claim the
@@ -20,18 +20,20 @@
 -- made from base: the bucket that a driver left.
 -- One message a bucket: its number, then its records, a line each.
 -- Idempotent but for the numbers. O(log N) a position in the drivers of its bucket, and a
--- bounded look for stale members. A place is checked by the caller: GEOADD does not refuse it.
+-- bounded look for stale members. Every time that is kept has 13 digits, so that text compares as numbers
+-- do; and the start of a record tells in one comparison whether it is live.
 local base, ttl, publish, alone = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4] == '1'
 local dir = KEYS[1]
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local nowText = string.format('%.0f', now)
-local staleText = string.format('%.0f', now - ttl) -- of 13 digits like every receivedAt: compares as text
-local oldest = now - ttl
+local oldest = string.format('%.0f', now - ttl)
 local expiry = ttl * 6 + 60000 -- more than eight calls, each at most ttl/2 after the one before
 local head = '{"receivedAt":' .. nowText .. ',"timestamp":'
+local live = '{"receivedAt":' .. oldest -- a tombstone ({"departedAt"...) and what is stale come before
+local fresh = string.format('{"receivedAt":%.0f', now - ttl / 2)
 local call, sub, byte, match = redis.call, string.sub, string.byte, string.match
-local outcomes, entries = {}, {}
+local outcomes, told, entries = {}, 0, {}
 local leaves, leaving = {}, {}
 
 local function number(key)
@@ -48,9 +50,9 @@ local function prune(rec, geo, count)
   local some = call('HRANDFIELD', rec, count, 'WITHVALUES')
   for i = 1, #some, 2 do
     local driver, record = some[i], some[i + 1]
-    if driver ~= '#' and sub(record, 15, 27) < staleText then
+    if driver ~= '#' and sub(record, 15, 27) < oldest then
       call('ZREM', geo, driver)
-      if (tonumber(match(record, '^%d+', 41)) or 0) < oldest then call('HDEL', rec, driver) end
+      if sub(record, 41, 53) < oldest then call('HDEL', rec, driver) end
     end
   end
 end
@@ -63,7 +65,7 @@ local function leave(driver, at, cell)
   local rec = base .. 'rec:' .. old
   local record = redis.pcall('HGET', rec, driver)
   if type(record) ~= 'string' then return true end
-  if (tonumber(match(record, '^%d+', 41)) or 0) >= tonumber(at) then return false end
+  if sub(record, 41, 53) >= at then return false end
   if byte(record, 3) == 114 then -- r of receivedAt: no tombstone
     local tombstone = '{"departedAt":' .. nowText .. ',"timestamp":' .. at .. ',"driver":"' .. driver .. '","to":"' .. cell .. '"}'
     call('HSET', rec, driver, tombstone)
@@ -84,23 +86,24 @@ for bucket = 2, #KEYS, 2 do
   local cell, count = ARGV[arg], tonumber(ARGV[arg + 1])
   arg = arg + 2
   local drivers = {}
-  for i = 1, count do drivers[i] = ARGV[arg + (i - 1) * 5] end
+  for i = 1, count do drivers[i] = ARGV[arg + (i - 1) * 3] end
   local held = redis.pcall('HMGET', rec, unpack(drivers))
   local places, records, message = {}, {}, {}
   local n, entered, renew = 0, 0, false
   for i = 1, count do
-    local driver, at = drivers[i], ARGV[arg + 1]
+    local driver, text = drivers[i], ARGV[arg + 2]
+    local at = sub(text, 1, 13)
     local old, outcome, mark = held[i], 's', ''
     if held.err then
       outcome = 'w'
-    elseif tonumber(at) < oldest then
+    elseif byte(text, 14) ~= 44 or at < oldest then -- no comma after 13 digits: before 2001
       outcome = 'p'
-    elseif old and (tonumber(match(old, '^%d+', 41)) or 0) >= tonumber(at) then
+    elseif old and sub(old, 41, 53) >= at then
       outcome = 'o'
       -- a node died before it claimed this entry: the one that asks again does it
       if byte(old, -1) == 32 then outcome = 'e' end
     else
-      if not old or byte(old, 3) ~= 114 or sub(old, 15, 27) < staleText then
+      if not old or old < live then
         entered = entered + 1
         if not alone then
           outcome, mark = 'e', ' '
@@ -115,19 +118,20 @@ for bucket = 2, #KEYS, 2 do
       end
       if outcome ~= 'o' then
         n = n + 1
-        local record = head .. at .. ARGV[arg + 4]
+        local record = head .. text
         message[n + 1] = record
-        local r, p = n * 2, n * 3
-        records[r - 1], records[r] = driver, record .. mark
-        places[p - 2], places[p - 1], places[p] = ARGV[arg + 2], ARGV[arg + 3], driver
-        if old and (tonumber(sub(old, 15, 27)) or 0) + ttl / 2 < now then renew = true end
+        local m = n * 2
+        records[m - 1], records[m] = driver, record .. mark
+        places[m - 1], places[m] = ARGV[arg + 1], driver
+        renew = renew or old and old < fresh
       end
     end
-    outcomes[#outcomes + 1] = outcome
-    arg = arg + 5
+    told = told + 1
+    outcomes[told] = outcome
+    arg = arg + 3
   end
   if n > 0 then
-    call('GEOADD', geo, unpack(places))
+    call('ZADD', geo, unpack(places))
     call('HSET', rec, unpack(records))
     local last = number(rec)
     message[1] = last

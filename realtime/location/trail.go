@@ -23,7 +23,7 @@ func (s *Store) keepTrails(ctx context.Context, reports []report) error {
 		}
 		for r := &reports[i]; r != nil; r = r.older {
 			keys[part] = append(keys[part], s.keys.trail(r.driver))
-			args[part] = append(args[part], r.text[:r.latitude], r.text[r.rest:])
+			args[part] = append(args[part], r.at, r.text[r.record+len(strconv.FormatInt(r.at, 10)):])
 		}
 	}
 	var calls []redisconn.Call
