@@ -3,7 +3,6 @@ package client_test
 import (
 	"context"
 	"fmt"
-	"log"
 
 	"dray"
 	"dray/client"
@@ -13,13 +12,15 @@ func Example() {
 	ctx := context.Background()
 	url, stop, err := node(ctx) // or ws://127.0.0.1:8080/v1/ws, where dray serve runs
 	if err != nil {
-		log.Fatal(err)
+		fmt.Println(err)
+		return
 	}
 	defer stop()
 
 	c, err := client.Dial(ctx, client.Config{URL: url})
 	if err != nil {
-		log.Fatal(err)
+		fmt.Println(err)
+		return
 	}
 	defer c.Close()
 
@@ -28,18 +29,21 @@ func Example() {
 		Nearby: &dray.Circle{Latitude: center.Latitude, Longitude: center.Longitude, Radius: 2000},
 	}, dray.Filter{"status": {"free"}}, 0)
 	if err != nil {
-		log.Fatal(err)
+		fmt.Println(err)
+		return
 	}
 
 	van := dray.NewPosition("van-7", center)
 	van.Attributes = map[string]string{"status": "free"}
 	if err := c.Report(ctx, van); err != nil {
-		log.Fatal(err)
+		fmt.Println(err)
+		return
 	}
 	for range 2 {
 		e, err := sub.Next(ctx)
 		if err != nil {
-			log.Fatal(err)
+			fmt.Println(err)
+			return
 		}
 		fmt.Println("snapshot:", e.Snapshot)
 		for _, d := range e.Entered {

@@ -21,16 +21,16 @@ const subprotocol = "dray.v1.json"
 // openSocket is GET /v1/ws.
 func (s *Server) openSocket(w http.ResponseWriter, r *http.Request) {
 	if err := s.mayOpen(r); err != nil {
-		s.problem(w, r, err)
+		s.problem(w, err)
 		return
 	}
 	who, err := s.caller(r)
 	if err != nil {
-		s.problem(w, r, err)
+		s.problem(w, err)
 		return
 	}
 	if !s.enter() {
-		s.problem(w, r, &dray.Error{Code: dray.CodeUnavailable, Message: "no more connections here now", RetryAfter: s.spread()})
+		s.problem(w, &dray.Error{Code: dray.CodeUnavailable, Message: "no more connections here now", RetryAfter: s.spread()})
 		return
 	}
 	c := &conn{s: s, name: newID(), caller: who, lastSeq: -1, acked: -1, window: newWindow()}
@@ -123,7 +123,7 @@ func limitSendBuffer(nc net.Conn) {
 		nc = t.NetConn()
 	}
 	if t, ok := nc.(*net.TCPConn); ok {
-		t.SetWriteBuffer(sendBuffer)
+		_ = t.SetWriteBuffer(sendBuffer) // a smaller one is as good
 	}
 }
 

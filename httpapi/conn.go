@@ -134,7 +134,7 @@ func (c *conn) linger(most time.Duration) {
 	if half, ok := c.wire.Conn.(interface{ CloseWrite() error }); ok {
 		half.CloseWrite()
 	}
-	c.wire.Conn.SetReadDeadline(time.Now().Add(most))
+	c.wire.SetReadDeadline(time.Now().Add(most))
 	io.Copy(io.Discard, io.LimitReader(c.wire.Conn, 16<<20))
 }
 
@@ -185,9 +185,9 @@ func (c *conn) endLocked(last []byte) {
 		c.s.m.closed(last)
 		c.kickLocked()
 	}
-	now := time.Now()                // not Config.Now: the kernel's clock counts
-	c.wire.Conn.SetReadDeadline(now) // wakes the reader
-	c.wire.Conn.SetWriteDeadline(now.Add(closeWait))
+	now := time.Now()           // not Config.Now: the kernel's clock counts
+	c.wire.SetReadDeadline(now) // wakes the reader
+	c.wire.SetWriteDeadline(now.Add(closeWait))
 	c.room.Broadcast()
 	if c.cancel != nil {
 		c.cancel()
@@ -197,7 +197,7 @@ func (c *conn) endLocked(last []byte) {
 // drop ends the connection at once, telling nobody; the kernel lets go of what it still holds.
 func (c *conn) drop() {
 	c.end(0, "")
-	c.wire.Conn.SetWriteDeadline(time.Now())
+	c.wire.SetWriteDeadline(time.Now())
 	if t, ok := c.wire.Conn.(*net.TCPConn); ok {
 		t.SetLinger(0)
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net"
 	"net/http/httptest"
@@ -407,7 +408,7 @@ func TestDrainIsCutShort(t *testing.T) {
 	wait(t, "the position", func() bool { return store.count() == 1 })
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	if err := s.Shutdown(ctx); err != context.Canceled {
+	if err := s.Shutdown(ctx); !errors.Is(err, context.Canceled) {
 		t.Errorf("Shutdown = %v, want %v", err, context.Canceled)
 	}
 	closeOf(ws)
@@ -503,7 +504,7 @@ func TestThrottle(t *testing.T) {
 	})
 	t.Run("refused, then heeds it", func(t *testing.T) {
 		x := newThrottle(100, 200)
-		for v := verdict(pass); v != refuse; v = run(&x, 1000, 10*time.Millisecond) {
+		for v := pass; v != refuse; v = run(&x, 1000, 10*time.Millisecond) {
 		}
 		_, wait := x.admit(now, 1)
 		now = now.Add(wait)
@@ -590,7 +591,8 @@ func TestFrameCounter(t *testing.T) {
 			b = endFrame(append(b, make([]byte, n)...), start)
 			b[start] = final | op
 			b[start+1] |= 0x80
-			stream = append(b, 0, 0, 0, 0) // as long as a mask
+			b = append(b, 0, 0, 0, 0) // as long as a mask
+			stream = b
 			if op != opText && op != opBinary {
 				want++
 			}

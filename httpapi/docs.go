@@ -34,7 +34,7 @@ func serveDocument(text []byte) http.HandlerFunc {
 func (s *Server) docs(w http.ResponseWriter, r *http.Request) {
 	page, err := docsPage()
 	if err != nil {
-		s.problem(w, r, fmt.Errorf("docs: %w", err))
+		s.problem(w, fmt.Errorf("docs: %w", err))
 		return
 	}
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")

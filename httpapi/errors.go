@@ -72,8 +72,8 @@ func appendDetails(b []byte, details []dray.Detail) []byte {
 	return append(b, ']')
 }
 
-// problem answers r with err as a problem document (RFC 9457).
-func (s *Server) problem(w http.ResponseWriter, r *http.Request, err error) {
+// problem answers with err as a problem document (RFC 9457).
+func (s *Server) problem(w http.ResponseWriter, err error) {
 	id := requestID(w)
 	e := s.shown(err, id)
 	s.m.failed(e.Code)

@@ -121,11 +121,12 @@ func (s *rawSocket) next() (op int, payload []byte, err error) {
 		s.t.Fatalf("the server sent a frame that begins %x: want one unmasked, final frame", head)
 	}
 	length := uint64(head[1])
-	if length == 126 {
+	switch length {
+	case 126:
 		var n uint16
 		err = binary.Read(s.in, binary.BigEndian, &n)
 		length = uint64(n)
-	} else if length == 127 {
+	case 127:
 		err = binary.Read(s.in, binary.BigEndian, &length)
 	}
 	if err != nil {
@@ -159,7 +160,7 @@ func (s *rawSocket) ending() int {
 	s.t.Helper()
 	for {
 		op, payload, err := s.next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return -1
 		}
 		if err != nil {

@@ -48,7 +48,7 @@ func handle[In any, P readable[In], Out reply](s *Server, f func(context.Context
 	return func(w http.ResponseWriter, r *http.Request) {
 		who, err := s.caller(r)
 		if err != nil {
-			s.problem(w, r, err)
+			s.problem(w, err)
 			return
 		}
 		buf := s.buffers.Get().(*[]byte)
@@ -59,14 +59,14 @@ func handle[In any, P readable[In], Out reply](s *Server, f func(context.Context
 		}()
 		var in In
 		if *buf, err = s.readRequest(w, r, P(&in), (*buf)[:0]); err != nil {
-			s.problem(w, r, err)
+			s.problem(w, err)
 			return
 		}
 		ctx, cancel := context.WithTimeout(r.Context(), s.cfg.RequestTimeout)
 		defer cancel()
 		out, err := f(ctx, who, in)
 		if err != nil {
-			s.problem(w, r, err)
+			s.problem(w, err)
 			return
 		}
 		*buf = out.AppendJSON((*buf)[:0]) // in is not used any more
@@ -207,12 +207,12 @@ func (s *Server) guard(next http.Handler) http.Handler {
 		seen := &recorder{ResponseWriter: w, status: http.StatusOK}
 		defer func() {
 			if p := recover(); p != nil {
-				if p == http.ErrAbortHandler {
+				if err, ok := p.(error); ok && errors.Is(err, http.ErrAbortHandler) {
 					panic(p)
 				}
 				s.log.Error("a handler panicked", "where", requestID(w), "method", r.Method, "path", r.URL.Path, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
 				if !seen.began {
-					s.problem(seen, r, dray.ErrInternal)
+					s.problem(seen, dray.ErrInternal)
 				}
 			}
 			s.m.request(routeOf(r), r.Method, seen.status, s.cfg.Now().Sub(began))
@@ -223,7 +223,7 @@ func (s *Server) guard(next http.Handler) http.Handler {
 			rctx.RouteMethod = http.MethodGet // net/http leaves the body out
 		}
 		if oddPath(r.URL.Path) {
-			s.problem(seen, r, dray.ErrNotFound)
+			s.problem(seen, dray.ErrNotFound)
 			return
 		}
 		next.ServeHTTP(seen, r)

@@ -182,7 +182,7 @@ func validMessageID(v jsontext.Value) bool {
 	switch v.Kind() {
 	case '0':
 		for i, c := range v {
-			if (c < '0' || c > '9') && !(i == 0 && c == '-') {
+			if digit := '0' <= c && c <= '9'; !digit && (i > 0 || c != '-') {
 				return false
 			}
 		}

@@ -14,7 +14,7 @@ import (
 func (s *Server) routes() *chi.Mux {
 	r := chi.NewRouter()
 	r.Use(s.guard)
-	r.NotFound(func(w http.ResponseWriter, r *http.Request) { s.problem(w, r, dray.ErrNotFound) })
+	r.NotFound(func(w http.ResponseWriter, r *http.Request) { s.problem(w, dray.ErrNotFound) })
 	r.MethodNotAllowed(s.methodNotAllowed)
 
 	r.Get("/v1/ws", s.openSocket)
@@ -50,9 +50,9 @@ func (s *Server) methodNotAllowed(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	if len(allowed) == 0 {
-		s.problem(w, r, dray.ErrNotFound)
+		s.problem(w, dray.ErrNotFound)
 		return
 	}
 	w.Header().Set("Allow", strings.Join(allowed, ", "))
-	s.problem(w, r, dray.ErrMethodNotAllowed)
+	s.problem(w, dray.ErrMethodNotAllowed)
 }

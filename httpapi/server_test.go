@@ -151,16 +151,6 @@ func (c *client) tryRead() (string, error) {
 	return string(b), err
 }
 
-// closed reads until the connection ends and returns the close number, -1 for none.
-func (c *client) closed() int {
-	c.t.Helper()
-	for {
-		if _, err := c.tryRead(); err != nil {
-			return int(websocket.CloseStatus(err))
-		}
-	}
-}
-
 // do asks over REST and returns the status and body.
 func (n *node) do(method, path, body string, header ...string) (*http.Response, string) {
 	n.t.Helper()

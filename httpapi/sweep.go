@@ -121,7 +121,7 @@ func (c *conn) leave() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.leaving = true
-	c.wire.Conn.SetReadDeadline(time.Now())
+	c.wire.SetReadDeadline(time.Now())
 	c.room.Broadcast()
 }
 

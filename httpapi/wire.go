@@ -174,7 +174,7 @@ func (t *tap) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 		return nil, nil, err
 	}
 	t.wire.Conn = nc
-	early, _ := rw.Reader.Peek(rw.Reader.Buffered())
+	early, _ := rw.Peek(rw.Reader.Buffered())
 	t.wire.count.add(early)
 	t.in = rw.Reader
 	return t.wire, bufio.NewReadWriter(rw.Reader, bufio.NewWriterSize(t.wire, 160)), nil

@@ -40,7 +40,7 @@ func TestScriptRunsInEachMode(t *testing.T) {
 				t.Errorf("RunWait() = %v, %d, want 4", n, acked)
 			}
 			nothing := redisconn.NewScript("nothing", "return nil")
-			if err := c.Run(ctx, nothing, nil).Err(); err != redis.Nil {
+			if err := c.Run(ctx, nothing, nil).Err(); !errors.Is(err, redis.Nil) {
 				t.Errorf("Run(nothing) = %v, want redis.Nil", err)
 			}
 			faulty := redisconn.NewScript("faulty", "return redis.error_reply('MINE because')")
@@ -264,7 +264,7 @@ func TestWrap(t *testing.T) {
 			t.Errorf("Wrap(%v) = %v, want ErrUnavailable with its cause", err, got)
 		}
 	}
-	if redisconn.Wrap(nil) != nil || redisconn.Wrap(redis.Nil) != redis.Nil {
+	if redisconn.Wrap(nil) != nil || !errors.Is(redisconn.Wrap(redis.Nil), redis.Nil) {
 		t.Error("Wrap changes nil or redis.Nil")
 	}
 }

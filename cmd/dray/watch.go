@@ -93,10 +93,10 @@ func (c *watchCmd) Run(a *app) error {
 
 // endOf is nil where err came of ctx's end, which is how watching ends.
 func endOf(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
-		return nil
+	if ctx.Err() == nil {
+		return err
 	}
-	return err
+	return nil
 }
 
 // lines writes every event as one line.
@@ -109,8 +109,8 @@ func (c *watchCmd) lines(ctx context.Context, w io.Writer, sub *client.Subscript
 			return err
 		}
 		line = append(appendEvent(line[:0], e), '\n')
-		out.Write(line)
-		if err := out.Flush(); err != nil {
+		_, err = out.Write(line)
+		if err = errors.Join(err, out.Flush()); err != nil {
 			return fmt.Errorf("write: %w", err)
 		}
 		if c.Once {

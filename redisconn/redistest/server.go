@@ -111,7 +111,7 @@ func startProcess(path string, port int, files map[string]string, args []string)
 		p.tls = true
 		p.port, _ = strconv.Atoi(args[i+1])
 	}
-	p.args = append(args, "--dir", dir, "--logfile", filepath.Join(dir, "log"), "--daemonize", "no")
+	p.args = append(slices.Clone(args), "--dir", dir, "--logfile", filepath.Join(dir, "log"), "--daemonize", "no")
 	if err := p.start(); err != nil {
 		_ = os.RemoveAll(dir)
 		return nil, err
