@@ -51,10 +51,23 @@ func (t *tiles) get(b location.Bucket) *tile {
 	return x
 }
 
+// nextToOnly is a radius in metres at which a circle ends within the neighbours of the
+// bucket its center is in: an edge, of which the shortest are 7 km, lies behind them.
+const nextToOnly = 5000
+
 // circle is every bucket that may hold a place within radius metres of center, which lies
 // in start. Buckets that a circle touches hang together, so it is enough to go from
 // neighbour to neighbour.
 func (t *tiles) circle(start location.Bucket, center vector, radius float64, dst []location.Bucket) []location.Bucket {
+	if radius <= nextToOnly {
+		dst = append(dst, start)
+		for _, n := range t.get(start).neighbours {
+			if x := t.get(n); chord2(x.center, center) <= chord2Of(radius+x.radius) {
+				dst = append(dst, n)
+			}
+		}
+		return dst
+	}
 	return t.spread(start, dst, 0, func(x *tile) bool { return chord2(x.center, center) <= chord2Of(radius+x.radius) })
 }
 

@@ -22,7 +22,14 @@ type cellRef struct {
 type block struct {
 	key   [2]int32 // row, column
 	count int
-	cells [blockSide * blockSide][]*driver
+	cells [blockSide * blockSide][]spot
+}
+
+// A spot is a driver with its place beside it: a scan that passes over thousands must not
+// fetch each from memory of its own.
+type spot struct {
+	at     vector
+	driver *driver
 }
 
 type grid struct {
@@ -53,14 +60,15 @@ func columnsOf(b box, step float64) (ranges [2][2]int64) {
 	return [2][2]int64{{west, last}, {0, columnOf(east-360, step)}}
 }
 
-// put places d where rec says, moving it from where it was.
-func (g *grid) put(d *driver, p dray.Point) {
+// put places d at p, moving it from where it was. v is p as a vector.
+func (g *grid) put(d *driver, p dray.Point, v vector) {
 	row, col := gridRow(p.Latitude), int32(columnOf(p.Longitude, gridStep))
 	key := [2]int32{row / blockSide, col / blockSide}
 	cell := int(row%blockSide*blockSide + col%blockSide)
 	at := d.at
 	if at.block != nil {
 		if at.block.key == key && at.cell == cell {
+			at.block.cells[cell][at.slot].at = v
 			return
 		}
 		g.remove(d)
@@ -71,7 +79,7 @@ func (g *grid) put(d *driver, p dray.Point) {
 		g.blocks[key] = b
 	}
 	d.at = cellRef{b, cell, len(b.cells[cell])}
-	b.cells[cell] = append(b.cells[cell], d)
+	b.cells[cell] = append(b.cells[cell], spot{v, d})
 	b.count++
 }
 
@@ -83,8 +91,8 @@ func (g *grid) remove(d *driver) {
 	list := b.cells[d.at.cell]
 	last := len(list) - 1
 	list[d.at.slot] = list[last]
-	list[d.at.slot].at.slot = d.at.slot
-	list[last] = nil
+	list[d.at.slot].driver.at.slot = d.at.slot
+	list[last] = spot{}
 	b.cells[d.at.cell] = list[:last]
 	d.at = cellRef{}
 	if b.count--; b.count == 0 {
@@ -93,7 +101,7 @@ func (g *grid) remove(d *driver) {
 }
 
 // scan calls visit for every driver in the squares that b touches, each once.
-func (g *grid) scan(b box, visit func(d *driver)) {
+func (g *grid) scan(b box, visit func(x *spot)) {
 	for _, columns := range columnsOf(b, gridStep) {
 		if columns[0] <= columns[1] {
 			g.scanRows(gridRow(b.south), gridRow(b.north), int32(columns[0]), int32(columns[1]), visit)
@@ -101,7 +109,7 @@ func (g *grid) scan(b box, visit func(d *driver)) {
 	}
 }
 
-func (g *grid) scanRows(south, north, west, east int32, visit func(d *driver)) {
+func (g *grid) scanRows(south, north, west, east int32, visit func(x *spot)) {
 	for row := south / blockSide; row <= north/blockSide; row++ {
 		for col := west / blockSide; col <= east/blockSide; col++ {
 			b := g.blocks[[2]int32{row, col}]
@@ -112,11 +120,22 @@ func (g *grid) scanRows(south, north, west, east int32, visit func(d *driver)) {
 			c0, c1 := max(west-col*blockSide, 0), min(east-col*blockSide, blockSide-1)
 			for r := r0; r <= r1; r++ {
 				for _, cell := range b.cells[r*blockSide+c0 : r*blockSide+c1+1] {
-					for _, d := range cell {
-						visit(d)
+					for i := range cell {
+						visit(&cell[i])
 					}
 				}
 			}
 		}
 	}
+}
+
+// density is how many drivers there are to a square metre about p, roughly: those of its
+// block over the block's area.
+func (g *grid) density(p dray.Point) float64 {
+	b := g.blocks[[2]int32{gridRow(p.Latitude) / blockSide, int32(columnOf(p.Longitude, gridStep)) / blockSide}]
+	if b == nil {
+		return 0
+	}
+	side := blockSide * gridStep * metresADegree
+	return float64(b.count) / (side * side * math.Cos(p.Latitude*rad))
 }

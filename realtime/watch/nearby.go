@@ -93,14 +93,18 @@ func (h *Hub) search(ids []location.Bucket, center dray.Point, radius float64, l
 		b.used.Store(now.UnixNano())
 	}
 	v := vectorOf(center)
-	var found []near
-	// a wider circle only where a narrow one does not hold enough: in a dense city the first will
-	for r := math.Min(500, radius); ; r = math.Min(2*r, radius) {
+	found := make([]near, 0, 2*limit)
+	// a circle that should hold enough by the density here, then wider ones if it did not
+	r := radius
+	if density := h.grid.density(center); density > 0 {
+		r = math.Min(math.Sqrt(1.3*float64(limit)/density/math.Pi), radius)
+	}
+	for ; ; r = math.Min(2*r, radius) {
 		found = found[:0]
 		reach := chord2Of(r)
-		h.grid.scan(boxAround(center, r), func(d *driver) {
-			if c := chord2(d.record.vector, v); c <= reach && (len(filter) == 0 || filter.Match(d.record.attributes)) {
-				found = append(found, near{c, d.id, d.record})
+		h.grid.scan(boxAround(center, r), func(x *spot) {
+			if c := chord2(x.at, v); c <= reach && (len(filter) == 0 || filter.Match(x.driver.record.attributes)) {
+				found = append(found, near{c, x.driver})
 			}
 		})
 		if len(found) >= limit || r == radius {
@@ -110,10 +114,10 @@ func (h *Hub) search(ids []location.Bucket, center dray.Point, radius float64, l
 	return nearest(found, limit), true
 }
 
+// near is a driver that an answer may name, and the square of its chord from the center.
 type near struct {
 	chord2 float64
-	id     string
-	record *record
+	driver *driver
 }
 
 // ask lets Redis search, for questions that this node has no room to hold copies for. Each
@@ -169,7 +173,7 @@ func (h *Hub) ask(ctx context.Context, ids []location.Bucket, center dray.Point,
 			at[id] = e.At
 			delete(newest, id)
 			if c := chord2(vectorOf(e.Point), v); c <= chord2Of(radius) && filter.Match(r.attributes) {
-				newest[id] = near{c, id, r}
+				newest[id] = near{c, &driver{id: id, record: r}}
 			}
 		}
 	}
@@ -183,12 +187,15 @@ func (h *Hub) ask(ctx context.Context, ids []location.Bucket, center dray.Point,
 // nearest sorts found and makes hits of the first limit.
 func nearest(found []near, limit int) []Hit {
 	slices.SortFunc(found, func(a, b near) int {
-		return cmp.Or(cmp.Compare(a.chord2, b.chord2), cmp.Compare(a.id, b.id))
+		if a.chord2 != b.chord2 {
+			return cmp.Compare(a.chord2, b.chord2)
+		}
+		return cmp.Compare(a.driver.id, b.driver.id)
 	})
 	found = found[:min(limit, len(found))]
 	hits := make([]Hit, len(found))
 	for i, n := range found {
-		hits[i] = Hit{Distance: metresOf(n.chord2), json: n.record.json}
+		hits[i] = Hit{Distance: metresOf(n.chord2), json: n.driver.record.json}
 	}
 	return hits
 }

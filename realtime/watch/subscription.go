@@ -166,7 +166,7 @@ func (h *Hub) scanLocked(r *region, visit func(d *driver)) {
 		}
 	}
 	for _, b := range r.boxes {
-		h.grid.scan(b, visit)
+		h.grid.scan(b, func(x *spot) { visit(x.driver) })
 	}
 }
 
