@@ -42,6 +42,7 @@ type feed struct {
 	partition int
 	conn      *redisconn.Feed
 	directory int64 // number of the directory's last message; 0 while nobody is followed here
+	entries   []location.Entry // of the message being heard: Message's own
 }
 
 // feedLocked opens the feed of a partition at its first use.
@@ -210,7 +211,7 @@ func (h *Hub) takeLocked(b *bucket, fields map[string]string, now int64) {
 	b.waiting = nil
 	for _, m := range waiting {
 		if m.number > b.number {
-			h.hearLocked(b, m)
+			h.hearLocked(b, m, h.parse(b.id, m.lines, nil))
 		}
 	}
 }
@@ -225,23 +226,40 @@ func (f *feed) Message(channel, payload string) {
 		return
 	}
 	h.metrics.messages.Inc()
-	h.mu.Lock()
-	defer h.mu.Unlock()
 	if name == "dir" {
+		h.mu.Lock()
+		defer h.mu.Unlock()
 		h.hearDirectoryLocked(f, number, lines)
 		return
 	}
-	if b := h.buckets[location.ParseBucket(name)]; b != nil {
-		h.hearLocked(b, message{number, lines})
+	id := location.ParseBucket(name)
+	f.entries = h.parse(id, lines, f.entries[:0]) // before the lock: others need it
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if b := h.buckets[id]; b != nil {
+		h.hearLocked(b, message{number, lines}, f.entries)
 	}
+}
+
+// parse appends the entries of a message's lines to dst. They point into lines.
+func (h *Hub) parse(id location.Bucket, lines string, dst []location.Entry) []location.Entry {
+	for line := range strings.Lines(lines) {
+		e, ok := location.ParseEntry(unsafeBytes(strings.TrimSuffix(line, "\n")))
+		if !ok {
+			h.cfg.Locations.BadRecord(id, "")
+			continue
+		}
+		dst = append(dst, e)
+	}
+	return dst
 }
 
 // maxWaiting bounds the messages kept for a bucket while it is read; more, and what is read
 // will show a gap.
 const maxWaiting = 4096
 
-// hearLocked applies a message in its turn.
-func (h *Hub) hearLocked(b *bucket, m message) {
+// hearLocked applies a message, whose entries are given, in its turn.
+func (h *Hub) hearLocked(b *bucket, m message, entries []location.Entry) {
 	switch {
 	case b.reading:
 		if len(b.waiting) < maxWaiting {
@@ -257,13 +275,8 @@ func (h *Hub) hearLocked(b *bucket, m message) {
 		return
 	}
 	b.number = m.number
-	for line := range strings.Lines(m.lines) {
-		e, ok := location.ParseEntry(unsafeBytes(strings.TrimSuffix(line, "\n")))
-		if !ok {
-			h.cfg.Locations.BadRecord(b.id, "")
-			continue
-		}
-		h.applyLocked(b, &e, 0)
+	for i := range entries {
+		h.applyLocked(b, &entries[i], 0)
 	}
 }
 
