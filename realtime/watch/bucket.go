@@ -41,7 +41,7 @@ type feed struct {
 	hub       *Hub
 	partition int
 	conn      *redisconn.Feed
-	directory int64 // number of the directory's last message; 0 while nobody is followed here
+	directory int64            // number of the directory's last message; 0 while nobody is followed here
 	entries   []location.Entry // of the message being heard: Message's own
 }
 
