@@ -60,8 +60,7 @@ func TestBoxes(t *testing.T) {
 		}
 		inScan := false
 		g := newGrid()
-		d := &driver{record: &record{}}
-		g.put(d, p, vectorOf(p))
+		g.put(&driver{record: &record{point: p, vector: vectorOf(p)}})
 		g.scan(b, func(*spot) { inScan = true })
 		if b.contains(p) && !inScan {
 			t.Errorf("scan(%+v) lacks %v", b, p)

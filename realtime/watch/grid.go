@@ -25,11 +25,12 @@ type block struct {
 	cells [blockSide * blockSide][]spot
 }
 
-// A spot is a driver with its place beside it: a scan that passes over thousands must not
-// fetch each from memory of its own.
+// A spot is a driver with its place and record beside it: a scan that passes over thousands
+// must not fetch each from memory of its own.
 type spot struct {
 	at     vector
 	driver *driver
+	record *record
 }
 
 type grid struct {
@@ -60,15 +61,16 @@ func columnsOf(b box, step float64) (ranges [2][2]int64) {
 	return [2][2]int64{{west, last}, {0, columnOf(east-360, step)}}
 }
 
-// put places d at p, moving it from where it was. v is p as a vector.
-func (g *grid) put(d *driver, p dray.Point, v vector) {
+// put places d where its record says, moving it from where it was.
+func (g *grid) put(d *driver) {
+	p, x := d.record.point, spot{d.record.vector, d, d.record}
 	row, col := gridRow(p.Latitude), int32(columnOf(p.Longitude, gridStep))
 	key := [2]int32{row / blockSide, col / blockSide}
 	cell := int(row%blockSide*blockSide + col%blockSide)
 	at := d.at
 	if at.block != nil {
 		if at.block.key == key && at.cell == cell {
-			at.block.cells[cell][at.slot].at = v
+			at.block.cells[cell][at.slot] = x
 			return
 		}
 		g.remove(d)
@@ -79,7 +81,7 @@ func (g *grid) put(d *driver, p dray.Point, v vector) {
 		g.blocks[key] = b
 	}
 	d.at = cellRef{b, cell, len(b.cells[cell])}
-	b.cells[cell] = append(b.cells[cell], spot{v, d})
+	b.cells[cell] = append(b.cells[cell], x)
 	b.count++
 }
 

@@ -219,7 +219,7 @@ func (h *Hub) applyLocked(b *bucket, e *location.Entry, age int64) {
 		b.drivers[d] = struct{}{}
 	}
 	d.record, d.moving = r, false
-	h.grid.put(d, r.point, r.vector)
+	h.grid.put(d)
 	d.deadline = h.now() + left
 	if d.queued == 0 {
 		d.queued = d.deadline

@@ -17,19 +17,19 @@ import (
 // A Hit is one driver in the answer to a nearby question.
 type Hit struct {
 	Distance float64 // metres
-	json     []byte
+	record   *record
 }
 
 // AppendJSON appends the Driver object of the contract, distance included, to the millimetre.
 func (x Hit) AppendJSON(dst []byte) []byte {
-	dst = append(dst, x.json[:len(x.json)-1]...)
+	dst = append(dst, x.record.json[:len(x.record.json)-1]...)
 	dst = append(dst, `,"distance":`...)
 	return append(dray.AppendNumber(dst, math.Round(x.Distance*1000)/1000), '}')
 }
 
 // Driver is the hit as a value.
 func (x Hit) Driver() (d dray.Driver, err error) {
-	err = d.UnmarshalJSON(x.json)
+	err = d.UnmarshalJSON(x.record.json)
 	d.Distance = x.Distance
 	return d, err
 }
@@ -103,8 +103,8 @@ func (h *Hub) search(ids []location.Bucket, center dray.Point, radius float64, l
 		found = found[:0]
 		reach := chord2Of(r)
 		h.grid.scan(boxAround(center, r), func(x *spot) {
-			if c := chord2(x.at, v); c <= reach && (len(filter) == 0 || filter.Match(x.driver.record.attributes)) {
-				found = append(found, near{c, x.driver})
+			if c := chord2(x.at, v); c <= reach && (len(filter) == 0 || filter.Match(x.record.attributes)) {
+				found = append(found, near{c, x.driver, x.record})
 			}
 		})
 		if len(found) >= limit || r == radius {
@@ -118,6 +118,7 @@ func (h *Hub) search(ids []location.Bucket, center dray.Point, radius float64, l
 type near struct {
 	chord2 float64
 	driver *driver
+	record *record
 }
 
 // ask lets Redis search, for questions that this node has no room to hold copies for. Each
@@ -173,7 +174,7 @@ func (h *Hub) ask(ctx context.Context, ids []location.Bucket, center dray.Point,
 			at[id] = e.At
 			delete(newest, id)
 			if c := chord2(vectorOf(e.Point), v); c <= chord2Of(radius) && filter.Match(r.attributes) {
-				newest[id] = near{c, &driver{id: id, record: r}}
+				newest[id] = near{c, &driver{id: id}, r}
 			}
 		}
 	}
@@ -195,7 +196,7 @@ func nearest(found []near, limit int) []Hit {
 	found = found[:min(limit, len(found))]
 	hits := make([]Hit, len(found))
 	for i, n := range found {
-		hits[i] = Hit{Distance: metresOf(n.chord2), json: n.driver.record.json}
+		hits[i] = Hit{Distance: metresOf(n.chord2), record: n.record}
 	}
 	return hits
 }
