@@ -36,13 +36,10 @@ local call, sub, byte, match = redis.call, string.sub, string.byte, string.match
 local outcomes, told, entries = {}, 0, {}
 local leaves, leaving = {}, {}
 
-local function number(key)
-  local n = call('HINCRBY', key, '#', 1)
-  if n == 1 then -- a new hash starts from the clock, so that a number never comes twice
-    n = now * 1000
-    call('HSET', key, '#', string.format('%.0f', n))
-  end
-  return string.format('%.0f', n)
+-- the number after last, as text; a new hash starts from the clock, so that a number never
+-- comes twice
+local function after(last)
+  return string.format('%.0f', last and tonumber(last) + 1 or now * 1000)
 end
 
 -- drop what is past its time among a few members of a bucket, picked at random
@@ -87,6 +84,7 @@ for bucket = 2, #KEYS, 2 do
   arg = arg + 2
   local drivers = {}
   for i = 1, count do drivers[i] = ARGV[arg + (i - 1) * 3] end
+  drivers[count + 1] = '#'
   local held = redis.pcall('HMGET', rec, unpack(drivers))
   local places, records, message = {}, {}, {}
   local n, entered, renew = 0, 0, false
@@ -132,9 +130,10 @@ for bucket = 2, #KEYS, 2 do
   end
   if n > 0 then
     call('ZADD', geo, unpack(places))
-    call('HSET', rec, unpack(records))
-    local last = number(rec)
+    local last = after(held[count + 1])
     message[1] = last
+    records[2 * n + 1], records[2 * n + 2] = '#', last
+    call('HSET', rec, unpack(records))
     call(publish, base .. 'feed:' .. cell, table.concat(message, '\n'))
     if renew or entered > 0 or tonumber(sub(last, -1)) % 8 == 0 then
       call('PEXPIRE', rec, expiry)
@@ -147,11 +146,15 @@ end
 
 for _, cell in ipairs(leaving) do
   local rec, list = base .. 'rec:' .. cell, leaves[cell]
-  call(publish, base .. 'feed:' .. cell, number(rec) .. '\n' .. table.concat(list, '\n'))
+  local last = after(call('HGET', rec, '#'))
+  call('HSET', rec, '#', last)
+  call(publish, base .. 'feed:' .. cell, last .. '\n' .. table.concat(list, '\n'))
 end
 
 if #entries > 0 then
-  call(publish, base .. 'feed:dir', number(dir) .. '\n' .. table.concat(entries, '\n'))
+  local last = after(call('HGET', dir, '#'))
+  call('HSET', dir, '#', last)
+  call(publish, base .. 'feed:dir', last .. '\n' .. table.concat(entries, '\n'))
   -- the directory of what is gone shrinks twice as fast as it grows
   local some = call('HRANDFIELD', dir, math.min(2 * #entries, 64), 'WITHVALUES')
   for i = 1, #some, 2 do
