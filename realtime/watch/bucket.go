@@ -1,7 +1,9 @@
 package watch
 
 import (
+	"cmp"
 	"context"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -21,9 +23,11 @@ type bucket struct {
 	id      location.Bucket
 	feed    *feed
 	reading bool          // what the feed tells is kept in waiting until the read is there
-	ready   chan struct{} // closed when the first read has ended
-	err     error         // of the first read, once ready is closed
-	number  int64         // of the last message that the copy holds
+	epoch   int           // counts the reads asked for: an older one that comes late is not taken
+	live    bool          // it was read once
+	ready   chan struct{} // closed when it is live, or was given up with err
+	err     error
+	number  int64 // of the last message that the copy holds
 	waiting []message
 	users   int                  // subscriptions, follows and questions in progress
 	used    atomic.Int64         // when it last was, Unix nanoseconds
@@ -38,11 +42,13 @@ type message struct {
 
 // A feed hears the buckets and the directory of one partition.
 type feed struct {
-	hub       *Hub
-	partition int
-	conn      *redisconn.Feed
-	directory int64            // number of the directory's last message; 0 while nobody is followed here
-	entries   []location.Entry // of the message being heard: Message's own
+	hub         *Hub
+	partition   int
+	conn        *redisconn.Feed
+	directory   int64            // number of the directory's last message heard; 0 before the first
+	listening   chan struct{}    // closed when the directory's channel is heard; nil while nobody is followed here
+	refollowing bool             // drivers that could not be followed will be looked up again
+	entries     []location.Entry // of the message being heard: Message's own
 }
 
 // feedLocked opens the feed of a partition at its first use.
@@ -56,10 +62,12 @@ func (h *Hub) feedLocked(partition int) *feed {
 	return f
 }
 
-var errNoRoom = dray.Errorf(dray.CodeTooLarge, "this node holds as many buckets as it may")
+var errNoRoom = dray.Errorf(dray.CodeUnavailable, "this node holds as many buckets as it may")
 
-// readTimeout bounds listening to and reading one set of buckets.
-const readTimeout = 3 * time.Second
+const (
+	readTimeout = 3 * time.Second // for listening to buckets, and for each read
+	readAtOnce  = 32              // buckets in one read: each may be megabytes
+)
 
 // attach holds copies of all of ids, and returns when they are read. release gives them back.
 func (h *Hub) attach(ctx context.Context, ids []location.Bucket) ([]*bucket, error) {
@@ -104,14 +112,15 @@ func (h *Hub) holdLocked(ids []location.Bucket) ([]*bucket, error) {
 		}
 		held[i] = b
 	}
-	if len(h.buckets)+len(fresh) > h.cfg.maxBuckets() {
+	for _, b := range held {
+		b.users++ // before room is made, which takes the unused
+	}
+	if more := len(h.buckets) + len(fresh) - h.cfg.maxBuckets(); more > 0 && !h.makeRoomLocked(more) {
+		h.releaseLocked(held)
 		return nil, errNoRoom
 	}
 	for _, b := range fresh {
 		h.buckets[b.id] = b
-	}
-	for _, b := range held {
-		b.users++
 	}
 	for f, list := range byFeed(fresh) {
 		h.goLocked(func() { h.begin(f, list) })
@@ -127,55 +136,85 @@ func byFeed(list []*bucket) map[*feed][]*bucket {
 	return m
 }
 
+// makeRoomLocked detaches buckets that nobody uses, the longest unused first; some more
+// than asked for, so that it is not called for each.
+func (h *Hub) makeRoomLocked(n int) bool {
+	var idle []*bucket
+	for _, b := range h.buckets {
+		if b.users == 0 && b.live {
+			idle = append(idle, b)
+		}
+	}
+	if len(idle) < n {
+		return false
+	}
+	slices.SortFunc(idle, func(a, b *bucket) int { return cmp.Compare(a.used.Load(), b.used.Load()) })
+	for _, b := range idle[:min(len(idle), n+len(h.buckets)/16)] {
+		h.dropLocked(b)
+	}
+	return true
+}
+
 // begin attaches new buckets of one feed.
 func (h *Hub) begin(f *feed, list []*bucket) {
 	ctx, cancel := context.WithTimeout(h.ctx, readTimeout)
-	defer cancel()
 	channels := make([]string, len(list))
 	for i, b := range list {
 		channels[i] = h.cfg.Locations.FeedChannel(b.id)
 	}
 	err := f.conn.Subscribe(ctx, channels...)
+	cancel()
+	for some := range slices.Chunk(list, readAtOnce) {
+		if err == nil {
+			err = h.read(some, make([]int, len(some)))
+		}
+	}
 	if err == nil {
-		err = h.read(ctx, list)
+		return // all live, or to be read again by who asked for that
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, b := range list {
-		if err != nil {
+		if !b.live {
 			h.dropLocked(b)
 			b.err = err
+			close(b.ready)
 		}
-		close(b.ready)
 	}
 }
 
-// read reads buckets of one feed and takes in what the feed has told meanwhile. On an error
-// they are as they were, and still reading.
-func (h *Hub) read(ctx context.Context, list []*bucket) error {
-	const atOnce = 32 // buckets in one round trip: each may be megabytes
-	for len(list) > 0 {
-		some := list[:min(atOnce, len(list))]
-		list = list[len(some):]
-		var now *redis.TimeCmd
-		replies := make([]*redis.MapStringStringCmd, len(some))
-		_, err := h.cfg.Redis.Redis().Pipelined(ctx, func(p redis.Pipeliner) error {
-			for i, b := range some {
-				replies[i] = p.HGetAll(ctx, h.cfg.Locations.RecordsKey(b.id))
-			}
-			now = p.Time(ctx)
-			return nil
-		})
-		if err != nil {
-			return err
+// read reads buckets of one feed and takes in what the feed has told meanwhile, for those
+// of which no other read was asked for since: epochs are theirs when this one was.
+func (h *Hub) read(list []*bucket, epochs []int) error {
+	ctx, cancel := context.WithTimeout(h.ctx, readTimeout)
+	defer cancel()
+	var now *redis.TimeCmd
+	replies := make([]*redis.MapStringStringCmd, len(list))
+	_, err := h.cfg.Redis.Redis().Pipelined(ctx, func(p redis.Pipeliner) error {
+		for i, b := range list {
+			replies[i] = p.HGetAll(ctx, h.cfg.Locations.RecordsKey(b.id))
 		}
-		h.mu.Lock()
-		for i, b := range some {
+		now = p.Time(ctx)
+		return nil
+	})
+	if err != nil && now.Err() != nil {
+		return err
+	}
+	for i, b := range list {
+		if err := replies[i].Err(); err != nil && !strings.Contains(err.Error(), "WRONGTYPE") {
+			return err
+		} else if err != nil {
+			h.cfg.Locations.BadRecord(b.id, "") // somebody else's value: empty to us
+		}
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for i, b := range list {
+		if b.epoch == epochs[i] && h.buckets[b.id] == b {
 			h.takeLocked(b, replies[i].Val(), now.Val().UnixMilli())
 		}
-		h.mu.Unlock()
-		h.metrics.reads.Add(float64(len(some)))
 	}
+	h.metrics.reads.Add(float64(len(list)))
 	return nil
 }
 
@@ -207,6 +246,10 @@ func (h *Hub) takeLocked(b *bucket, fields map[string]string, now int64) {
 		}
 	}
 	b.reading = false
+	if !b.live {
+		b.live = true
+		close(b.ready)
+	}
 	waiting := b.waiting
 	b.waiting = nil
 	for _, m := range waiting {
@@ -270,7 +313,7 @@ func (h *Hub) hearLocked(b *bucket, m message, entries []location.Entry) {
 		return // what was read holds it
 	case b.number != 0 && m.number != b.number+1:
 		h.metrics.gaps.Inc()
-		h.rereadLocked(b.feed, []*bucket{b})
+		h.rereadLocked([]*bucket{b})
 		b.waiting = append(b.waiting, m)
 		return
 	}
@@ -287,45 +330,63 @@ func (f *feed) Reset() {
 	defer h.mu.Unlock()
 	var list []*bucket
 	for _, b := range h.buckets {
-		if b.feed == f && !b.reading {
-			list = append(list, b)
+		if b.feed == f {
+			list = append(list, b) // those being read too: that read may be of before the loss
 		}
 	}
 	h.metrics.resets.Inc()
-	h.rereadLocked(f, list)
-	h.refollowLocked(f)
+	h.rereadLocked(list)
+	h.refollowLocked(f, 0)
 }
 
-// rereadLocked reads buckets again, as often as it takes, and has a snapshot sent to the
-// subscriptions that lie in them.
-func (h *Hub) rereadLocked(f *feed, list []*bucket) {
+// rereadLocked reads buckets of one feed again, as often as it takes, and has a snapshot
+// sent to the subscriptions that lie in them.
+func (h *Hub) rereadLocked(list []*bucket) {
 	for _, b := range list {
 		b.reading = true
+		b.waiting = nil
+		b.epoch++
 	}
-	h.goLocked(func() {
-		for pause := 50 * time.Millisecond; ; pause = min(2*pause, time.Second) {
-			ctx, cancel := context.WithTimeout(h.ctx, readTimeout)
-			err := h.read(ctx, list)
-			cancel()
-			if err == nil {
-				break
-			}
-			h.cfg.Logger.Warn("buckets not read again yet", "partition", f.partition, "buckets", len(list), "error", err)
-			select {
-			case <-h.ctx.Done():
+	for some := range slices.Chunk(list, readAtOnce) {
+		epochs := make([]int, len(some))
+		for i, b := range some {
+			epochs[i] = b.epoch
+		}
+		h.goLocked(func() {
+			if !h.persist("buckets are not read again yet", func() error { return h.read(some, epochs) }) {
 				return
-			case <-time.After(pause):
 			}
-		}
-		h.mu.Lock()
-		defer h.mu.Unlock()
-		h.metrics.rereads.Add(float64(len(list)))
-		for _, b := range list {
-			for s := range b.subs {
-				s.resend()
+			h.mu.Lock()
+			defer h.mu.Unlock()
+			h.metrics.rereads.Add(float64(len(some)))
+			told := make(map[*Subscription]bool)
+			for _, b := range some {
+				for s := range b.subs {
+					if !told[s] {
+						told[s] = true
+						s.resend()
+					}
+				}
 			}
+		})
+	}
+}
+
+// persist calls f until it succeeds, with pauses from 50 ms to 1 s; false when the Hub is
+// closed first.
+func (h *Hub) persist(what string, f func() error) bool {
+	for pause := 50 * time.Millisecond; ; pause = min(2*pause, time.Second) {
+		err := f()
+		if err == nil {
+			return true
 		}
-	})
+		h.cfg.Logger.Warn(what, "error", err)
+		select {
+		case <-h.ctx.Done():
+			return false
+		case <-time.After(pause):
+		}
+	}
 }
 
 // release gives back what attach or holdLocked gave.
@@ -365,7 +426,7 @@ func (h *Hub) lingerLoop() {
 		case now := <-tick.C:
 			h.mu.Lock()
 			for _, b := range h.buckets {
-				if b.users == 0 && !b.reading && now.UnixNano()-b.used.Load() > h.cfg.linger().Nanoseconds() {
+				if b.users == 0 && b.live && now.UnixNano()-b.used.Load() > h.cfg.linger().Nanoseconds() {
 					h.dropLocked(b)
 				}
 			}

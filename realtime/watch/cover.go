@@ -99,17 +99,29 @@ const maxShapeBuckets = 2048
 // cover is every bucket that may hold a place of r.
 func (t *tiles) cover(r *region) ([]location.Bucket, error) {
 	all := make(map[location.Bucket]bool)
+	var list []location.Bucket
 	for _, b := range r.boxes {
 		center := b.center()
 		center.Latitude = min(max(center.Latitude, -dray.MaxLatitude), dray.MaxLatitude)
-		for _, x := range t.spread(location.BucketAt(center), nil, maxShapeBuckets, func(x *tile) bool { return x.box.intersects(b) }) {
+		start := location.BucketAt(center)
+		if b.span() <= nextToOnly { // all of it is as near to its middle
+			all[start] = true
+			for _, n := range t.get(start).neighbours {
+				if !all[n] && t.get(n).box.intersects(b) {
+					all[n] = true
+				}
+			}
+			continue
+		}
+		list = t.spread(start, list[:0], maxShapeBuckets, func(x *tile) bool { return x.box.intersects(b) })
+		for _, x := range list {
 			all[x] = true
 		}
 		if len(all) > maxShapeBuckets {
 			return nil, dray.FieldError(dray.CodeTooLarge, "shape", "covers over %d buckets of 250 km²", maxShapeBuckets)
 		}
 	}
-	list := make([]location.Bucket, 0, len(all))
+	list = list[:0]
 	for b := range all {
 		list = append(list, b)
 	}

@@ -66,14 +66,14 @@ func TestBoxes(t *testing.T) {
 			t.Errorf("scan(%+v) lacks %v", b, p)
 		}
 		var x index
-		s := &Subscription{}
-		x.add(s, []box{b})
+		l := newListing(&Subscription{}, []box{b})
+		x.add(l)
 		found := false
 		x.at(p, func(*Subscription) { found = true })
 		if b.contains(p) && !found {
 			t.Errorf("the index lacks %+v at %v", b, p)
 		}
-		x.remove(s, []box{b})
+		x.remove(l)
 		x.at(p, func(*Subscription) { t.Errorf("%+v is still listed", b) })
 	}
 }

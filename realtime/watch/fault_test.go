@@ -297,8 +297,8 @@ func TestNearbyWithoutRoom(t *testing.T) {
 		t.Errorf("Nearby vans = %+v, %v, want one", hits, err)
 	}
 	_, err = hub.Subscribe(t.Context(), dray.Shape{Nearby: &dray.Circle{Latitude: 1, Longitude: 1, Radius: 40_000}}, nil, watch.Options{Due: func() {}})
-	if !errors.Is(err, dray.ErrTooLarge) {
-		t.Errorf("Subscribe without room = %v, want ErrTooLarge", err)
+	if !errors.Is(err, dray.ErrUnavailable) {
+		t.Errorf("Subscribe without room = %v, want ErrUnavailable", err)
 	}
 }
 

@@ -99,20 +99,20 @@ func New(cfg Config) *Hub {
 func (h *Hub) Close() {
 	h.mu.Lock()
 	h.closed = true
+	h.stop()
 	subs := make([]*Subscription, 0, len(h.subs))
 	for s := range h.subs {
 		subs = append(subs, s)
 	}
 	feeds := h.feeds
 	h.mu.Unlock()
-	for _, s := range subs {
-		s.Close()
-	}
-	h.stop()
-	for _, f := range feeds {
+	for _, f := range feeds { // before the subscriptions: one may be waiting for them
 		if f != nil {
 			f.conn.Close()
 		}
+	}
+	for _, s := range subs {
+		s.Close()
 	}
 	h.work.Wait()
 }
@@ -174,9 +174,8 @@ func (h *Hub) applyLocked(b *bucket, e *location.Entry, age int64) {
 		reason := dray.LeftOffline
 		if e.To != 0 {
 			reason = dray.LeftMoved
-			if f := h.followed[d.id]; f != nil {
+			if f := h.followed[d.id]; f != nil && h.followMoveLocked(f, b, e.To) {
 				d.moving = true
-				h.followLocked(f, e.To)
 				return
 			}
 		}

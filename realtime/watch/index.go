@@ -3,88 +3,111 @@ package watch
 import "dray"
 
 // The index finds the subscriptions whose boxes hold a place. A box is listed in every
-// square it touches of the finest level on which these are at most indexCells, so a small
-// shape is found by few drivers and a large one costs no more to list. A place is looked up
-// once on each level that is in use.
+// square it touches of the finest level on which these are few, so a small shape is found by
+// few drivers and a large one costs no more to list. A place is looked up once on each level
+// that is in use.
+type index struct {
+	levels [indexLevels]map[uint64][]*listing // row<<32 | column -> who is listed there
+	size   int                                // entries of all squares
+	dead   int                                // of them, those of listings that are gone
+}
+
 const (
 	indexStep   = 0.005 // degrees, a square of level 0
 	indexLevels = 17    // the last has squares of 327 degrees
-	indexCells  = 64
+	indexCells  = 64    // squares of a region, over all its boxes
+	indexLeast  = 4     // squares of a box
 )
 
-type index struct {
-	levels [indexLevels]map[uint64][]*Subscription // row<<32 | column -> subscriptions
-}
-
-// A listing is where one box is listed.
+// A listing is where the boxes of one region are listed for one subscription. It is made
+// without a lock. Its entries are taken out of the squares as these are visited, or all at
+// once when half of all are dead: so that the end of a subscription costs next to nothing.
 type listing struct {
-	level int
-	keys  []uint64
+	sub     *Subscription
+	squares [][2]uint64 // level, key
+	gone    bool
 }
 
 func indexKey(row, col int64) uint64 { return uint64(row)<<32 | uint64(col) }
 
-// squaresOf lists the squares of b on the level that suits it.
-func squaresOf(b box) listing {
+func newListing(s *Subscription, boxes []box) *listing {
+	l := &listing{sub: s}
+	most := int64(indexCells)
+	if len(boxes) > 1 {
+		most = max(indexCells/int64(len(boxes)), indexLeast)
+	}
+	seen := make(map[[2]uint64]bool)
+	for _, b := range boxes {
+		l.add(b, most, seen)
+	}
+	return l
+}
+
+// add lists b on the finest level on which it touches at most so many squares.
+func (l *listing) add(b box, most int64, seen map[[2]uint64]bool) {
 	for level := 0; ; level++ {
 		step := indexStep * float64(int64(1)<<level)
 		columns := columnsOf(b, step)
 		row0, row1 := int64((b.south+90)/step), int64((b.north+90)/step)
 		wide := columns[0][1] - columns[0][0] + 1 + columns[1][1] - columns[1][0] + 1
-		if (row1-row0+1)*wide > indexCells && level < indexLevels-1 {
+		if (row1-row0+1)*wide > most && level < indexLevels-1 {
 			continue
 		}
-		l := listing{level: level}
 		for row := row0; row <= row1; row++ {
 			for _, r := range columns {
 				for col := r[0]; col <= r[1]; col++ {
-					l.keys = append(l.keys, indexKey(row, col))
+					if square := [2]uint64{uint64(level), indexKey(row, col)}; !seen[square] {
+						seen[square] = true
+						l.squares = append(l.squares, square)
+					}
 				}
 			}
 		}
-		return l
+		return
 	}
 }
 
-func (x *index) add(s *Subscription, boxes []box) {
-	seen := make(map[[2]uint64]bool)
-	for _, b := range boxes {
-		l := squaresOf(b)
-		m := x.levels[l.level]
+func (x *index) add(l *listing) {
+	for _, s := range l.squares {
+		m := x.levels[s[0]]
 		if m == nil {
-			m = make(map[uint64][]*Subscription)
-			x.levels[l.level] = m
+			m = make(map[uint64][]*listing)
+			x.levels[s[0]] = m
 		}
-		for _, key := range l.keys {
-			if at := [2]uint64{uint64(l.level), key}; !seen[at] {
-				seen[at] = true
-				m[key] = append(m[key], s)
+		m[s[1]] = append(m[s[1]], l)
+	}
+	x.size += len(l.squares)
+}
+
+func (x *index) remove(l *listing) {
+	l.gone = true
+	if x.dead += len(l.squares); x.dead > 1024 && x.dead > x.size/2 {
+		for level, m := range x.levels {
+			for key := range m {
+				x.sweep(level, key)
 			}
 		}
 	}
 }
 
-func (x *index) remove(s *Subscription, boxes []box) {
-	for _, b := range boxes {
-		l := squaresOf(b)
-		m := x.levels[l.level]
-		for _, key := range l.keys {
-			list := m[key]
-			for i := range list {
-				if list[i] == s {
-					list[i] = list[len(list)-1]
-					list[len(list)-1] = nil
-					m[key] = list[:len(list)-1]
-					break
-				}
-			}
-			if len(m[key]) == 0 {
-				delete(m, key)
-			}
+// sweep takes the dead out of one square.
+func (x *index) sweep(level int, key uint64) {
+	m := x.levels[level]
+	list := m[key]
+	kept := list[:0]
+	for _, l := range list {
+		if !l.gone {
+			kept = append(kept, l)
 		}
-		if len(m) == 0 {
-			x.levels[l.level] = nil
-		}
+	}
+	clear(list[len(kept):])
+	x.size -= len(list) - len(kept)
+	x.dead -= len(list) - len(kept)
+	if m[key] = kept; len(kept) > 0 {
+		return
+	}
+	if delete(m, key); len(m) == 0 {
+		x.levels[level] = nil
 	}
 }
 
@@ -96,8 +119,17 @@ func (x *index) at(p dray.Point, visit func(s *Subscription)) {
 			continue
 		}
 		step := indexStep * float64(int64(1)<<level)
-		for _, s := range m[indexKey(int64((p.Latitude+90)/step), columnOf(p.Longitude, step))] {
-			visit(s)
+		key := indexKey(int64((p.Latitude+90)/step), columnOf(p.Longitude, step))
+		dead := false
+		for _, l := range m[key] {
+			if l.gone {
+				dead = true
+			} else {
+				visit(l.sub)
+			}
+		}
+		if dead {
+			x.sweep(level, key)
 		}
 	}
 }

@@ -41,7 +41,8 @@ func (x Hit) Driver() (d dray.Driver, err error) {
 // (0, dray.MaxRadius], limit in [1, dray.MaxLimit]; otherwise it fails with
 // dray.ErrBadRequest, or with dray.ErrInvalidPosition for center. The first question about
 // a place costs two round trips, those after it none: it is answered from copies. Where
-// these would be more than Config.MaxBuckets, Redis is asked each time.
+// these would be more than Config.MaxBuckets, or may be behind because their feed does not
+// deliver, Redis is asked each time; it fails with dray.ErrUnavailable when that does not answer.
 func (h *Hub) Nearby(ctx context.Context, center dray.Point, radius float64, limit int, filter dray.Filter) ([]Hit, error) {
 	switch {
 	case !(math.Abs(center.Latitude) <= dray.MaxLatitude):
@@ -59,36 +60,39 @@ func (h *Hub) Nearby(ctx context.Context, center dray.Point, radius float64, lim
 	h.metrics.questions.Inc()
 	var room [16]location.Bucket
 	ids := h.tiles.circle(h.cfg.Locations.BucketAt(center), vectorOf(center), radius, room[:0])
-	if hits, ok := h.search(ids, center, radius, limit, filter); ok {
-		return hits, nil
+	hits, err := h.search(ids, center, radius, limit, filter)
+	if errors.Is(err, errNotHeld) {
+		var held []*bucket
+		if held, err = h.attach(ctx, ids); err == nil {
+			defer h.release(held)
+			hits, err = h.search(ids, center, radius, limit, filter)
+		}
 	}
-	held, err := h.attach(ctx, ids)
-	if errors.Is(err, errNoRoom) {
+	if errors.Is(err, errNoRoom) || errors.Is(err, errNotSure) {
 		h.metrics.fallbacks.Inc()
 		return h.ask(ctx, ids, center, radius, limit, filter)
 	}
-	if err != nil {
-		return nil, err
-	}
-	defer h.release(held)
-	hits, _ := h.search(ids, center, radius, limit, filter)
-	return hits, nil
+	return hits, err
 }
 
-// search answers from the copies; false when some of ids is not held or being read again.
-func (h *Hub) search(ids []location.Bucket, center dray.Point, radius float64, limit int, filter dray.Filter) ([]Hit, bool) {
+var (
+	errNotHeld = errors.New("watch: not all buckets are held")
+	errNotSure = errors.New("watch: a copy may be behind")
+)
+
+// search answers from the copies. It fails with errNotHeld, or with errNotSure when a copy is
+// being read again or its feed does not deliver.
+func (h *Hub) search(ids []location.Bucket, center dray.Point, radius float64, limit int, filter dray.Filter) ([]Hit, error) {
 	h.mu.RLock()
 	defer h.mu.RUnlock()
 	now := time.Now()
 	for _, id := range ids {
 		b := h.buckets[id]
-		if b == nil {
-			return nil, false
+		if b == nil || !b.live {
+			return nil, errNotHeld
 		}
-		select {
-		case <-b.ready:
-		default:
-			return nil, false
+		if b.reading || !b.feed.conn.Healthy() {
+			return nil, errNotSure
 		}
 		b.used.Store(now.UnixNano())
 	}
@@ -111,7 +115,7 @@ func (h *Hub) search(ids []location.Bucket, center dray.Point, radius float64, l
 			break
 		}
 	}
-	return nearest(found, limit), true
+	return nearest(found, limit), nil
 }
 
 // near is a driver that an answer may name, and the square of its chord from the center.

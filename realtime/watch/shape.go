@@ -1,7 +1,9 @@
 package watch
 
 import (
+	"cmp"
 	"math"
+	"slices"
 	"strconv"
 
 	"github.com/uber/h3-go/v4"
@@ -14,6 +16,7 @@ type region struct {
 	contains func(p dray.Point, v vector) bool
 	boxes    []box
 	ids      []string // of a drivers shape: no place, contains and boxes are nil
+	costly   bool     // contains takes a microsecond or more
 }
 
 // compile checks a shape and makes it ready. It fails with dray.ErrBadRequest or
@@ -108,6 +111,9 @@ func polygon(g dray.Polygon) (*region, error) {
 	if err := simple(rings); err != nil {
 		return nil, err
 	}
+	if len(edgesOf(rings)) < 3 {
+		return nil, bad("area", "has no surface")
+	}
 	x := box{south: 90, north: -90}
 	west, east := math.Inf(1), math.Inf(-1)
 	for _, p := range first {
@@ -118,6 +124,7 @@ func polygon(g dray.Polygon) (*region, error) {
 	if x.span() > dray.MaxSpan {
 		return nil, tooFar("area")
 	}
+	bands := newBands(rings, x.south, x.north)
 	return &region{boxes: []box{x}, contains: func(p dray.Point, _ vector) bool {
 		if !x.contains(p) {
 			return false
@@ -130,18 +137,55 @@ func polygon(g dray.Polygon) (*region, error) {
 			lng -= 360
 		}
 		inside := false // even-odd over all rings: holes are out
-		for _, r := range rings {
-			for i := 1; i < len(r); i++ {
-				a, b := r[i-1], r[i]
-				if (a[1] > p.Latitude) != (b[1] > p.Latitude) &&
-					lng < a[0]+(b[0]-a[0])*(p.Latitude-a[1])/(b[1]-a[1]) {
-					inside = !inside
-				}
+		for _, e := range bands.at(p.Latitude) {
+			if (e.a[1] > p.Latitude) != (e.b[1] > p.Latitude) &&
+				lng < e.a[0]+(e.b[0]-e.a[0])*(p.Latitude-e.a[1])/(e.b[1]-e.a[1]) {
+				inside = !inside
 			}
 		}
 		return inside
 	}}, nil
 }
+
+// An edge is a side of a polygon: longitude, latitude of its ends.
+type edge struct{ a, b [2]float64 }
+
+func (e edge) south() float64 { return math.Min(e.a[1], e.b[1]) }
+func (e edge) north() float64 { return math.Max(e.a[1], e.b[1]) }
+
+func edgesOf(rings []ring) (edges []edge) {
+	for _, r := range rings {
+		for i := 1; i < len(r); i++ {
+			if r[i] != r[i-1] {
+				edges = append(edges, edge{r[i-1], r[i]})
+			}
+		}
+	}
+	return edges
+}
+
+// bands lists the edges of a polygon by latitude, so that a place is held against few.
+type bands struct {
+	south, step float64
+	edges       [][]edge
+}
+
+func newBands(rings []ring, south, north float64) *bands {
+	edges := edgesOf(rings)
+	x := &bands{south: south, step: (north - south) / float64(len(edges)), edges: make([][]edge, len(edges))}
+	for _, e := range edges {
+		for i := x.band(e.south()); i <= x.band(e.north()); i++ {
+			x.edges[i] = append(x.edges[i], e)
+		}
+	}
+	return x
+}
+
+func (x *bands) band(lat float64) int {
+	return min(max(int((lat-x.south)/x.step), 0), len(x.edges)-1)
+}
+
+func (x *bands) at(lat float64) []edge { return x.edges[x.band(lat)] }
 
 // unwrap checks a ring and takes out the jump at the antimeridian, if there is one.
 func unwrap(points [][2]float64, first ring) (ring, error) {
@@ -170,20 +214,17 @@ func unwrap(points [][2]float64, first ring) (ring, error) {
 	return r, nil
 }
 
-// simple refuses rings whose edges cross. O(n²) in the points, of which there are at most 1000.
+// simple refuses rings whose edges cross. Edges are compared with those that begin, from
+// the south, before they end: few, but for shapes made to be slow, of at most 1000 edges.
 func simple(rings []ring) error {
-	type edge struct{ a, b [2]float64 }
-	var edges []edge
-	for _, r := range rings {
-		for i := 1; i < len(r); i++ {
-			if r[i] != r[i-1] {
-				edges = append(edges, edge{r[i-1], r[i]})
-			}
-		}
-	}
+	edges := edgesOf(rings)
+	slices.SortFunc(edges, func(e, f edge) int { return cmp.Compare(e.south(), f.south()) })
 	side := func(a, b, c [2]float64) float64 { return (b[0]-a[0])*(c[1]-a[1]) - (b[1]-a[1])*(c[0]-a[0]) }
 	for i, e := range edges {
 		for _, f := range edges[i+1:] {
+			if f.south() > e.north() {
+				break
+			}
 			if side(e.a, e.b, f.a)*side(e.a, e.b, f.b) < 0 && side(f.a, f.b, e.a)*side(f.a, f.b, e.b) < 0 {
 				return bad("area", "edges cross")
 			}
@@ -202,7 +243,8 @@ func cells(texts []string) (*region, error) {
 	wanted := make(map[h3.Cell]bool, len(texts))
 	var resolutions []int
 	var has [16]bool
-	r := &region{}
+	r := &region{costly: true}
+	var within [16][]box // by resolution
 	for _, text := range texts {
 		n, err := strconv.ParseUint(text, 16, 64)
 		c := h3.Cell(n)
@@ -218,11 +260,14 @@ func cells(texts []string) (*region, error) {
 			resolutions = append(resolutions, c.Resolution())
 		}
 		center, reach := circumcircle(c)
-		r.boxes = append(r.boxes, boxAround(center, reach))
+		x := boxAround(center, reach)
+		r.boxes = append(r.boxes, x)
+		within[c.Resolution()] = append(within[c.Resolution()], x)
 	}
 	r.contains = func(p dray.Point, _ vector) bool {
 		for _, res := range resolutions {
-			if wanted[h3.LatLngToCell(h3.LatLng{Lat: p.Latitude, Lng: p.Longitude}, res)] {
+			near := slices.ContainsFunc(within[res], func(b box) bool { return b.contains(p) }) // cheaper than H3
+			if near && wanted[h3.LatLngToCell(h3.LatLng{Lat: p.Latitude, Lng: p.Longitude}, res)] {
 				return true
 			}
 		}

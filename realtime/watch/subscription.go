@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"dray"
+	"dray/realtime/location"
 )
 
 // A Change is what one frame of a subscription says.
@@ -35,18 +36,21 @@ type Subscription struct {
 
 	// held by Subscribe, Update and Close alone, one at a time
 	turn    sync.Mutex
-	region  *region // read by change under mu
+	region  *region  // read by change under mu
+	listing *listing // of region
 	buckets []*bucket
 	closed  bool
 
 	mu       sync.Mutex // guards the fields below; taken after Hub.mu
 	filter   dray.Filter
+	known    map[*record]bool   // what judge found, while the region is set
 	live     bool               // the snapshot may be sent
 	members  map[string]*member // driver id -> what the client holds and should hold
 	dirty    []*member
 	version  uint64
 	whole    bool // the next Change is a snapshot
 	told     bool // Due was called and Next was not yet
+	armed    bool // the timer runs
 	last     time.Time
 	timer    *time.Timer
 	finished bool
@@ -58,7 +62,7 @@ type member struct {
 	record *record // nil when it is not in the set
 	sent   *record // what the client holds; nil when it does not
 	reason dray.LeaveReason
-	dirty  bool
+	dirty  int // its place in Subscription.dirty, from 1; 0 when it is not there
 }
 
 // Subscribe watches the drivers inside shape that pass filter. It returns once the copies
@@ -115,22 +119,26 @@ func (s *Subscription) set(ctx context.Context, shape *dray.Shape, filter *dray.
 		}
 	}
 
+	next := newListing(s, region.boxes)
+	known := h.judge(region)
+
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.closed {
-		return dray.ErrUnavailable
+		return location.ErrClosed
 	}
 	h.subs[s] = struct{}{}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	before, held := s.region, s.buckets
+	before, listed, held := s.region, s.listing, s.buckets
 	s.region, s.buckets = region, buckets
 	if filter != nil {
 		s.filter = *filter
 	}
 	if shape != nil {
-		h.unlistLocked(s, before, held)
-		h.index.add(s, region.boxes)
+		h.unlistLocked(s, before, listed, held)
+		s.listing = next
+		h.index.add(next)
 		for _, b := range buckets {
 			b.subs[s] = struct{}{}
 		}
@@ -139,6 +147,7 @@ func (s *Subscription) set(ctx context.Context, shape *dray.Shape, filter *dray.
 		}
 		h.releaseLocked(held)
 	}
+	s.known = known
 	// those that are out, then those that are in
 	for _, m := range s.members {
 		if m.record == nil {
@@ -152,10 +161,28 @@ func (s *Subscription) set(ctx context.Context, shape *dray.Shape, filter *dray.
 		}
 	}
 	h.scanLocked(region, func(d *driver) { s.changeLocked(d.id, d.record, "") })
+	s.known = nil
 	s.live = true
 	accepted()
 	s.wakeLocked()
 	return nil
+}
+
+// judge tells of each record about which are inside a costly region, before the lock is
+// taken that all feeds and questions wait for; what changes meanwhile is judged under it.
+// nil for other regions.
+func (h *Hub) judge(r *region) map[*record]bool {
+	if !r.costly {
+		return nil
+	}
+	known := make(map[*record]bool)
+	h.mu.RLock()
+	h.scanLocked(r, func(d *driver) { known[d.record] = false })
+	h.mu.RUnlock()
+	for x := range known {
+		known[x] = r.contains(x.point, x.vector)
+	}
+	return known
 }
 
 // scanLocked visits every driver that may be inside r.
@@ -171,11 +198,11 @@ func (h *Hub) scanLocked(r *region, visit func(d *driver)) {
 }
 
 // unlistLocked takes s out of where its region had listed it.
-func (h *Hub) unlistLocked(s *Subscription, r *region, held []*bucket) {
+func (h *Hub) unlistLocked(s *Subscription, r *region, l *listing, held []*bucket) {
 	if r == nil {
 		return
 	}
-	h.index.remove(s, r.boxes)
+	h.index.remove(l)
 	for _, b := range held {
 		delete(b.subs, s)
 	}
@@ -188,7 +215,7 @@ func (s *Subscription) inside(id string, r *record) (bool, dray.LeaveReason) {
 		if !s.region.has(id) {
 			return false, dray.LeftMoved
 		}
-	} else if !s.region.contains(r.point, r.vector) {
+	} else if in, known := s.known[r]; known && !in || !known && !s.region.contains(r.point, r.vector) {
 		return false, dray.LeftMoved
 	}
 	if len(s.filter) > 0 && !s.filter.Match(r.attributes) {
@@ -218,12 +245,23 @@ func (s *Subscription) changeLocked(id string, r *record, reason dray.LeaveReaso
 		m = &member{id: id}
 		s.members[id] = m
 	}
+	if !in && m.sent == nil { // the client never heard of it, and need not
+		delete(s.members, id)
+		if m.dirty > 0 {
+			last := len(s.dirty) - 1
+			s.dirty[m.dirty-1] = s.dirty[last]
+			s.dirty[m.dirty-1].dirty = m.dirty
+			s.dirty[last] = nil
+			s.dirty = s.dirty[:last]
+		}
+		return
+	}
 	if m.record, m.reason = r, reason; !in {
 		m.record = nil
 	}
-	if !m.dirty {
-		m.dirty = true
+	if m.dirty == 0 {
 		s.dirty = append(s.dirty, m)
+		m.dirty = len(s.dirty)
 	}
 }
 
@@ -240,11 +278,14 @@ func (s *Subscription) wakeLocked() {
 	if s.told || !s.live || s.finished || len(s.dirty) == 0 && !s.whole {
 		return
 	}
-	s.told = true
-	if wait := s.o.Interval - time.Since(s.last); wait > 0 && !s.last.IsZero() {
-		s.timer.Reset(wait)
+	if wait := s.o.Interval - time.Since(s.last); wait > 0 && !s.whole { // a snapshot does not wait
+		if !s.armed {
+			s.armed = true
+			s.timer.Reset(wait)
+		}
 		return
 	}
+	s.told = true
 	s.o.Due()
 }
 
@@ -252,9 +293,8 @@ func (s *Subscription) wakeLocked() {
 func (s *Subscription) tick() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.finished {
-		s.o.Due()
-	}
+	s.armed = false
+	s.wakeLocked()
 }
 
 // Next fills c with what changed since the last Next, reusing its slices, and tells
@@ -290,7 +330,7 @@ func (s *Subscription) Next(c *Change) bool {
 
 // sayLocked puts into c how m differs from what the client holds.
 func (s *Subscription) sayLocked(c *Change, m *member) {
-	m.dirty = false
+	m.dirty = 0
 	switch {
 	case m.record != nil && (m.sent == nil || c.Snapshot):
 		c.Entered = append(c.Entered, m.record.json)
@@ -322,7 +362,7 @@ func (s *Subscription) Close() {
 	defer h.mu.Unlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	h.unlistLocked(s, s.region, s.buckets)
+	h.unlistLocked(s, s.region, s.listing, s.buckets)
 	h.releaseLocked(s.buckets)
 	delete(h.subs, s)
 	s.finished = true

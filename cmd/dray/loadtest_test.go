@@ -1,0 +1,84 @@
+package main
+
+import (
+	"encoding/json"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"dray/loadtest"
+)
+
+func TestLoadtest(t *testing.T) {
+	if _, err := exec.LookPath("redis-server"); err != nil && os.Getenv("CI") == "" {
+		t.Skip("SKIP-NO-REDIS: no redis-server in PATH")
+	}
+	short := []string{"--duration", "300ms", "--warmup", "0s", "--drivers", "100", "--spread", "10km", "--json"}
+	for name, args := range map[string][]string{
+		"ingest": {"--connections", "10"},
+		"watch":  {"--subscribers", "10", "--updates", "500", "--publishers", "2", "--profile", t.TempDir()},
+		"nearby": {"--connections", "2", "--http"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			code, stdout, stderr := runDray(t, nil, append(append([]string{"loadtest", name}, short...), args...)...)
+			var r loadtest.Report
+			if err := json.Unmarshal([]byte(stdout), &r); code != 0 || err != nil {
+				t.Fatalf("dray loadtest %s = %d, %v, %s, %s", name, code, err, stdout, stderr)
+			}
+			var targets []string
+			for _, x := range r.Results {
+				targets = append(targets, x.Target)
+				if x.Operations == 0 {
+					t.Errorf("%s on %s counted no %s", name, x.Target, x.Operation)
+				}
+			}
+			if got := strings.Join(targets, " "); !strings.HasPrefix(got, "dray naive") {
+				t.Errorf("%s measured %q, want dray and the baselines", name, got)
+			}
+		})
+	}
+}
+
+func TestLoadtestOfARunningServer(t *testing.T) {
+	p := start(t, nil, "serve", "--listen", "127.0.0.1:0", "--log-level", "error")
+	code, stdout, stderr := runDray(t, nil, "loadtest", "ingest", "--url", p.url, "--connections", "10", "--duration", "300ms", "--warmup", "0s")
+	for _, want := range []string{"not known", "ok     the newest acknowledged position is stored (10 checked, 0 failed)"} {
+		if code != 0 || !strings.Contains(stdout, want) {
+			t.Errorf("loadtest = %d, %s, %s, want 0 and %q", code, stdout, stderr, want)
+		}
+	}
+}
+
+func TestLoadtestEndsItsChildren(t *testing.T) {
+	if _, err := exec.LookPath("redis-server"); err != nil && os.Getenv("CI") == "" {
+		t.Skip("SKIP-NO-REDIS: no redis-server in PATH")
+	}
+	cmd := command(t, nil, "loadtest", "ingest", "--connections", "10", "--duration", "1m")
+	cmd.Env = append(cmd.Env, "TMPDIR="+cmd.Dir)
+	stderr, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	said := make([]byte, 1<<10)
+	if _, err := stderr.Read(said); err != nil { // it is at work
+		t.Fatal(err)
+	}
+	time.Sleep(100 * time.Millisecond)
+	if err := cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	cmd.Wait()
+	if code := cmd.ProcessState.ExitCode(); code != exitInterrupted {
+		t.Errorf("loadtest ended with %d after Ctrl-C, want %d", code, exitInterrupted)
+	}
+	left, err := os.ReadDir(cmd.Dir)
+	if err != nil || len(left) > 0 {
+		t.Errorf("loadtest left %v behind, %v", left, err)
+	}
+}
