@@ -189,10 +189,13 @@ func (h *Hub) read(list []*bucket, epochs []int) error {
 	ctx, cancel := context.WithTimeout(h.ctx, readTimeout)
 	defer cancel()
 	var now *redis.TimeCmd
-	replies := make([]*redis.MapStringStringCmd, len(list))
+	replies := make([]*redis.StringSliceCmd, len(list)) // field, value, ...: no map is made of thousands
 	_, err := h.cfg.Redis.Redis().Pipelined(ctx, func(p redis.Pipeliner) error {
 		for i, b := range list {
-			replies[i] = p.HGetAll(ctx, h.cfg.Locations.RecordsKey(b.id))
+			replies[i] = redis.NewStringSliceCmd(ctx, "hgetall", h.cfg.Locations.RecordsKey(b.id))
+			if err := p.Process(ctx, replies[i]); err != nil {
+				return err
+			}
 		}
 		now = p.Time(ctx)
 		return nil
@@ -207,36 +210,44 @@ func (h *Hub) read(list []*bucket, epochs []int) error {
 			h.cfg.Locations.BadRecord(b.id, "") // somebody else's value: empty to us
 		}
 	}
-	h.mu.Lock()
-	defer h.mu.Unlock()
 	for i, b := range list {
+		number, entries := h.parseFields(b.id, replies[i].Val())
+		h.mu.Lock() // for each bucket by itself: others wait for it
 		if b.epoch == epochs[i] && h.buckets[b.id] == b {
-			h.takeLocked(b, replies[i].Val(), now.Val().UnixMilli())
+			h.takeLocked(b, number, entries, now.Val().UnixMilli())
 		}
+		h.mu.Unlock()
 	}
 	h.metrics.reads.Add(float64(len(list)))
 	return nil
 }
 
+// parseFields makes entries of a bucket's fields and values. They point into fields.
+func (h *Hub) parseFields(id location.Bucket, fields []string) (number int64, entries []location.Entry) {
+	entries = make([]location.Entry, 0, len(fields)/2)
+	for i := 0; i+1 < len(fields); i += 2 {
+		if fields[i] == "#" {
+			number = parseNumber(fields[i+1])
+		} else if e, ok := location.ParseEntry(unsafeBytes(fields[i+1])); ok && string(e.Driver) == fields[i] {
+			entries = append(entries, e)
+		} else {
+			h.cfg.Locations.BadRecord(id, fields[i])
+		}
+	}
+	return number, entries
+}
+
 // takeLocked makes the copy what was read. now is Redis's clock, ms.
-func (h *Hub) takeLocked(b *bucket, fields map[string]string, now int64) {
+func (h *Hub) takeLocked(b *bucket, number int64, entries []location.Entry, now int64) {
 	gone := make(map[*driver]struct{}, len(b.drivers))
 	for d := range b.drivers {
 		gone[d] = struct{}{}
 	}
-	b.number = 0
-	for name, text := range fields {
-		if name == "#" {
-			b.number = parseNumber(text)
-			continue
-		}
-		e, ok := location.ParseEntry(unsafeBytes(text))
-		if !ok || string(e.Driver) != name {
-			h.cfg.Locations.BadRecord(b.id, name)
-			continue
-		}
-		h.applyLocked(b, &e, max(now-e.ReceivedAt, 0))
-		if d := h.drivers[name]; d != nil && !e.Left {
+	b.number = number
+	for i := range entries {
+		e := &entries[i]
+		h.applyLocked(b, e, max(now-e.ReceivedAt, 0))
+		if d := h.drivers[string(e.Driver)]; d != nil && !e.Left {
 			delete(gone, d)
 		}
 	}
