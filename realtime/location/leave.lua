@@ -7,9 +7,12 @@
 -- ARGV[3]  why, the tombstone's last member: "to":"<cell>" or "reason":"offline"
 -- ARGV[4]  channel of the bucket's feed
 -- ARGV[5]  PUBLISH or SPUBLISH
--- Returns  ""            done, or nothing was there
---          "r<timestamp>" a newer record is held; nothing was written
---          "t<timestamp>" a newer tombstone is held; nothing was written
+-- ARGV[6]  1: what is held at an equal timestamp counts as newer, as it does within a bucket; but
+--          a record that is not settled does not, for its own claim of the directory is the late one
+-- Returns  ""                  done, or nothing was there
+--          "r<timestamp>"      a newer record is held; nothing was written
+--          "t<timestamp> <to>" a newer tombstone is held; nothing was written; to is the cell
+--                              where the driver went, empty when it is offline
 -- O(log N) in the drivers of the bucket. Idempotent.
 local rec, geo, driver, at, why = KEYS[1], KEYS[2], ARGV[1], ARGV[2], ARGV[3]
 local held = redis.call('HGET', rec, driver)
@@ -18,15 +21,19 @@ local heldAt = string.match(held, '^%d+', 41) or '0'
 local tombstone = string.byte(held, 3) ~= 114 -- r of receivedAt
 if at == '' then
   at = heldAt
-elseif tonumber(heldAt) > tonumber(at) then
-  return (tombstone and 't' or 'r') .. heldAt
+else
+  local ahead = tonumber(heldAt) - tonumber(at)
+  if ahead > 0 or ahead == 0 and ARGV[6] == '1' and string.byte(held, -1) ~= 32 then
+    if not tombstone then return 'r' .. heldAt end
+    return 't' .. heldAt .. ' ' .. (string.match(held, '"to":"(%x+)"}$') or '')
+  end
 end
 if tombstone then return '' end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local left = string.format('{"departedAt":%.0f,"timestamp":%s,"driver":"%s",%s}', now, at, driver, why)
 redis.call('HSET', rec, driver, left)
-redis.call('ZREM', geo, driver)
+redis.pcall('ZREM', geo, driver) -- may be somebody else's value
 local n = redis.call('HINCRBY', rec, '#', 1)
 redis.call(ARGV[5], ARGV[4], string.format('%.0f', n) .. '\n' .. left)
 return ''

@@ -1,6 +1,6 @@
 -- report.lua: keep each position that is newer than the one held of its driver, and tell
 -- the watchers of its bucket.
--- KEYS[1]    <base>dir          hash  driver -> "<cell> <timestamp>"
+-- KEYS[1]    <base>dir          hash  driver -> entry (keys.go)
 -- KEYS[2i]   <base>rec:<cell>   hash  driver -> record; "#" -> number of the last message
 -- KEYS[2i+1] <base>geo:<cell>   zset  driver -> geohash
 -- ARGV[1]  base  "<prefix>{<tag>}:", start of every key and channel of the partition
@@ -15,7 +15,7 @@
 --      directory and make it leave its old bucket (never when ARGV[4] is 1)
 --   o  superseded: a newer or equal one is held
 --   p  older than the ttl: not stored, it can make nobody live
---   w  not stored: the value under the bucket's key is somebody else's
+--   w  not stored: the value under a key of the bucket is somebody else's
 -- A record that is not one of ours counts as older than all. Other keys of the partition are
 -- made from base: the bucket that a driver left.
 -- One message a bucket: its number, then its records, a line each.
@@ -66,7 +66,7 @@ local function leave(driver, at, cell)
   if byte(record, 3) == 114 then -- r of receivedAt: no tombstone
     local tombstone = '{"departedAt":' .. nowText .. ',"timestamp":' .. at .. ',"driver":"' .. driver .. '","to":"' .. cell .. '"}'
     call('HSET', rec, driver, tombstone)
-    call('ZREM', base .. 'geo:' .. old, driver)
+    redis.pcall('ZREM', base .. 'geo:' .. old, driver) -- may be somebody else's value
     if not leaves[old] then
       leaves[old] = {}
       leaving[#leaving + 1] = old
@@ -86,13 +86,15 @@ for bucket = 2, #KEYS, 2 do
   for i = 1, count do drivers[i] = ARGV[arg + (i - 1) * 3] end
   drivers[count + 1] = '#'
   local held = redis.pcall('HMGET', rec, unpack(drivers))
+  -- found out before anything is written, for a script that fails half way is not rolled back
+  local foreign = held.err or type(redis.pcall('ZCARD', geo)) == 'table'
   local places, records, message = {}, {}, {}
   local n, entered, renew = 0, 0, false
   for i = 1, count do
     local driver, text = drivers[i], ARGV[arg + 2]
     local at = sub(text, 1, 13)
     local old, outcome, mark = held[i], 's', ''
-    if held.err then
+    if foreign then
       outcome = 'w'
     elseif byte(text, 14) ~= 44 or at < oldest then -- no comma after 13 digits: before 2001
       outcome = 'p'
@@ -135,7 +137,7 @@ for bucket = 2, #KEYS, 2 do
     records[2 * n + 1], records[2 * n + 2] = '#', last
     call('HSET', rec, unpack(records))
     call(publish, base .. 'feed:' .. cell, table.concat(message, '\n'))
-    if renew or entered > 0 or tonumber(sub(last, -1)) % 8 == 0 then
+    if renew or entered > 0 or tonumber(sub(last, -3)) % 8 == 0 then
       call('PEXPIRE', rec, expiry)
       call('PEXPIRE', geo, expiry)
       if alone then call('PEXPIRE', dir, expiry) end

@@ -90,8 +90,10 @@ type Store struct {
 	partitions              []*partition
 	ttlText, publish, alone string // arguments of report.lua
 
-	closing atomic.Bool
-	running sync.WaitGroup // calls, crossings and timers; added to under a partition's mutex
+	submits sync.RWMutex    // read-held by each Submit that found closing false
+	closing atomic.Bool     // set with submits held
+	running sync.WaitGroup  // calls, crossings and timers; once closing, only those begin another
+	ctx     context.Context // of them all; ends when Close gives up or is done
 	stop    context.CancelFunc
 	tending sync.WaitGroup // the directory's keeper
 	texts   sync.Pool      // *scratch
@@ -157,12 +159,11 @@ func New(cfg Config) *Store {
 	for i := range s.keys.bases {
 		s.partitions = append(s.partitions, newPartition(s, i))
 	}
-	ctx, stop := context.WithCancel(context.Background())
-	s.stop = stop
+	s.ctx, s.stop = context.WithCancel(context.Background())
 	if len(s.partitions) == 1 {
 		s.alone = "1"
 	} else {
-		s.tending.Go(func() { s.tendDirectory(ctx) })
+		s.tending.Go(func() { s.tendDirectory(s.ctx) })
 	}
 	return s
 }
@@ -182,6 +183,8 @@ func (s *Store) Submit(ctx context.Context, positions []dray.Position, r Receive
 	if err := s.pending.Acquire(ctx, int64(len(positions))); err != nil {
 		return err
 	}
+	s.submits.RLock()
+	defer s.submits.RUnlock()
 	if s.closing.Load() {
 		s.pending.Release(int64(len(positions)))
 		return ErrClosed
@@ -256,9 +259,8 @@ func (s *Store) fail(reports []report, err error) {
 	}
 }
 
-// settle acts on the outcomes of report.lua.
-func (s *Store) settle(reports []report, outcomes string) {
-	var entered []report
+// settle acts on the outcomes of report.lua, and returns the reports that entered a bucket.
+func (s *Store) settle(reports []report, outcomes string) (entered []report) {
 	for i := range reports {
 		switch outcomes[i] {
 		case 'e':
@@ -272,19 +274,20 @@ func (s *Store) settle(reports []report, outcomes string) {
 			s.settleReport(&reports[i], Stored, nil)
 		}
 	}
-	if len(entered) == 0 {
-		return
+	return entered
+}
+
+// enter makes the crossings of reports that entered a bucket, and tells the receivers. It
+// returns what forgetGone is to check.
+func (s *Store) enter(entered []report) (picked []string) {
+	ctx, cancel := context.WithTimeout(s.ctx, callTimeout)
+	defer cancel()
+	crossings := make([]crossing, len(entered))
+	for i := range entered {
+		crossings[i] = crossing{driver: entered[i].driver, bucket: entered[i].bucket, at: entered[i].at}
 	}
-	s.running.Go(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
-		defer cancel()
-		crossings := make([]crossing, len(entered))
-		for i := range entered {
-			crossings[i] = crossing{entered[i].driver, entered[i].bucket, entered[i].at}
-		}
-		s.metrics.crossings.Add(float64(len(crossings)))
-		s.cross(ctx, crossings, func(i int, o Outcome, err error) { s.settleReport(&entered[i], o, err) })
-	})
+	s.metrics.crossings.Add(float64(len(crossings)))
+	return s.cross(ctx, crossings, func(i int, o Outcome, err error) { s.settleReport(&entered[i], o, err) })
 }
 
 // A Result is the outcome of one position of Report.
@@ -330,6 +333,16 @@ func badDriver() error {
 	return dray.FieldError(dray.CodeBadRequest, "driver", "must be 1 to %d bytes of A-Z a-z 0-9 . _ : @ -", dray.MaxID)
 }
 
+// barrier waits until all that was submitted before has ended: calls, crossings and trails.
+func (s *Store) barrier(ctx context.Context) error {
+	for _, p := range s.partitions {
+		if err := p.barrier(ctx); err != nil {
+			return redisconn.Wrap(err)
+		}
+	}
+	return nil
+}
+
 // maxHops bounds how often a driver is followed that moves while it is asked for.
 const maxHops = 4
 
@@ -340,32 +353,31 @@ func (s *Store) Offline(ctx context.Context, driver string) error {
 	if !dray.ValidID(driver) {
 		return badDriver()
 	}
-	for _, p := range s.partitions {
-		if err := p.barrier(ctx); err != nil {
-			return redisconn.Wrap(err)
-		}
+	if err := s.barrier(ctx); err != nil {
+		return err
 	}
 	for hop, last := 0, Bucket(0); hop < maxHops; hop++ {
-		b, err := s.bucketOf(ctx, driver)
-		if err != nil || b == 0 || b == last {
+		e, err := s.entryOf(ctx, driver)
+		if err != nil || e.bucket == 0 || e.bucket == last {
 			return err
 		}
-		if _, err := s.leave(ctx, driver, b, 0, `"reason":"offline"`); err != nil {
-			return err
+		for _, b := range append(e.left, e.bucket) {
+			if _, err := s.leave(ctx, driver, b, 0, `"reason":"offline"`); err != nil {
+				return err
+			}
 		}
-		last = b
+		last = e.bucket
 	}
 	return nil
 }
 
-// bucketOf asks the directory; 0 where it knows nothing.
-func (s *Store) bucketOf(ctx context.Context, driver string) (Bucket, error) {
+// entryOf asks the directory; the zero entry where it knows nothing.
+func (s *Store) entryOf(ctx context.Context, driver string) (dirEntry, error) {
 	held, err := s.cfg.Redis.Redis().HGet(ctx, s.keys.dir(s.keys.ofDriver(driver)), driver).Result()
 	if errors.Is(err, redis.Nil) {
-		return 0, nil
+		return dirEntry{}, nil
 	}
-	b, _ := parseDirEntry(held)
-	return b, err
+	return parseDirEntry(held), err
 }
 
 // Last is the newest position of a live driver; false when it is not live. Two round trips.
@@ -373,7 +385,8 @@ func (s *Store) Last(ctx context.Context, driver string) (dray.Driver, bool, err
 	if !dray.ValidID(driver) {
 		return dray.Driver{}, false, badDriver()
 	}
-	b, err := s.bucketOf(ctx, driver)
+	entry, err := s.entryOf(ctx, driver)
+	b := entry.bucket
 	for hop := 0; hop < maxHops && b != 0 && err == nil; hop++ {
 		var now *redis.TimeCmd
 		var held *redis.StringCmd
@@ -443,8 +456,10 @@ func (s *Store) tendDirectory(ctx context.Context) {
 // Close stores what was taken and stops; Submit fails from now on. When ctx ends first,
 // what is left is told as unavailable within callTimeout.
 func (s *Store) Close(ctx context.Context) error {
+	s.submits.Lock()
 	s.closing.Store(true)
-	defer s.stop()
+	s.submits.Unlock()
+	defer s.stop() // where it gave up, what is still to be sent fails as soon as the calls in flight end
 	for _, p := range s.partitions {
 		p.mu.Lock()
 		p.sendLocked()
@@ -452,9 +467,6 @@ func (s *Store) Close(ctx context.Context) error {
 	}
 	done := make(chan struct{})
 	go func() {
-		for _, p := range s.partitions {
-			_ = p.barrier(context.Background()) // ends: calls have deadlines
-		}
 		s.running.Wait()
 		s.stop()
 		s.tending.Wait()

@@ -122,6 +122,12 @@ func TestNewestTimestampWins(t *testing.T) {
 		report(t, b, location.Stored, at("d", here, now+31))
 		wantLast(t, a, "d", here)
 
+		report(t, a, location.Stored, at("d", here, now+40)) // it stays: the directory knows of now+31
+		report(t, b, location.Superseded, at("d", there, now+40))
+		wantLast(t, a, "d", here)
+		report(t, b, location.Stored, at("d", there, now+41))
+		wantLast(t, a, "d", there)
+
 		// too old to make anybody live, which is no error
 		report(t, a, location.Stored, at("old", here, now-dray.DefaultTTL.Milliseconds()-1000))
 		wantGone(t, a, "old")
@@ -428,4 +434,13 @@ func TestForeignValuesInRedis(t *testing.T) {
 		t.Errorf("Report over a WRONGTYPE = %v, %v, want ErrUnavailable", results, err)
 	}
 	report(t, s, location.Stored, dray.NewPosition("e", there)) // others are unharmed
+
+	// the other key of the bucket, in one batch with a bucket that is well
+	rdb.Redis().Del(t.Context(), key)
+	rdb.Redis().Set(t.Context(), s.GeoKey(location.BucketAt(here)), "not a zset", time.Minute)
+	results, err = s.Report(t.Context(), []dray.Position{dray.NewPosition("f", there), dray.NewPosition("e", here), dray.NewPosition("g", there)})
+	if err != nil || results[0].Err != nil || !errors.Is(results[1].Err, dray.ErrUnavailable) || results[2].Err != nil {
+		t.Errorf("Report = %v, %v, want only the second to be ErrUnavailable", results, err)
+	}
+	wantLast(t, s, "e", there) // a refusal writes nothing
 }
