@@ -7,7 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -84,7 +86,38 @@ func FromLookup(lookup func(name string) (string, bool)) (Config, error) {
 // Its lines are NAME=value, where a value may stand in single or double quotes (with \n, \",
 // \\ in the latter), "export " may lead, and # begins a comment at the start of a line or after a space.
 func Env(path string) (lookup func(name string) (string, bool), err error) {
-	file := map[string]string{} // name -> value
+	file, err := readFile(path)
+	if err != nil {
+		return nil, err
+	}
+	return func(name string) (string, bool) {
+		if v, ok := os.LookupEnv(name); ok && v != "" {
+			return v, true
+		}
+		v, ok := file[name]
+		return v, ok
+	}, nil
+}
+
+// Names are the variables that the file at path sets, as [Env] reads it, in order.
+func Names(path string) ([]string, error) {
+	file, err := readFile(path)
+	return slices.Sorted(maps.Keys(file)), err
+}
+
+// Variables are the names of the variables that [FromEnv] reads.
+func Variables() []string {
+	var names []string
+	_, _ = FromLookup(func(name string) (string, bool) {
+		names = append(names, name)
+		return "", false
+	})
+	return names
+}
+
+// readFile reads a .env file: name -> value.
+func readFile(path string) (map[string]string, error) {
+	file := map[string]string{}
 	text, err := os.ReadFile(path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("redisconn: %w", err)
@@ -100,13 +133,7 @@ func Env(path string) (lookup func(name string) (string, bool), err error) {
 			file[name] = value
 		}
 	}
-	return func(name string) (string, bool) {
-		if v, ok := os.LookupEnv(name); ok && v != "" {
-			return v, true
-		}
-		v, ok := file[name]
-		return v, ok
-	}, nil
+	return file, nil
 }
 
 // parseLine takes one line of a .env file apart; name is empty when there is nothing on it.

@@ -1,8 +1,11 @@
 package redisconn
 
 import (
+	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 
 	"dray"
@@ -45,6 +48,54 @@ func unavailable(err error) bool {
 	}
 	return false
 }
+
+// An openError says in words of its own, with the settings to look at, what err is.
+type openError struct {
+	text string
+	err  error
+}
+
+func (e *openError) Error() string { return e.text }
+func (e *openError) Unwrap() error { return e.err }
+
+// explain is for those who start a server: it tells a refused login from a Redis that is not
+// there. No reply of Redis holds the password.
+func explain(err error) error {
+	reply, ok := errors.AsType[redis.Error](err)
+	if !ok {
+		if e, ok := errors.AsType[*tlsError](err); ok {
+			return &openError{e.Error(), err} // it was reached, more or less
+		}
+		return err
+	}
+	for _, x := range []struct{ word, text string }{
+		{"NOAUTH", "Redis wants a password: set REDIS_PASSWORD, with REDIS_USERNAME where it is not the default user's, or both in REDIS_URL"},
+		{"WRONGPASS", "Redis refuses the user name or the password: look at REDIS_USERNAME and REDIS_PASSWORD, or at both in REDIS_URL"},
+		{"NOPERM", "Redis does not let this user do what dray needs: look at its ACL, or at REDIS_USERNAME (or the user in REDIS_URL)"},
+		{"ERR AUTH", "Redis has no password, but one is set: look at REDIS_PASSWORD and REDIS_USERNAME, or at both in REDIS_URL"},
+	} {
+		if strings.HasPrefix(reply.Error(), x.word) {
+			return &openError{fmt.Sprintf("%s (it says: %s)", x.text, reply), err}
+		}
+	}
+	return err
+}
+
+// A tlsError is a handshake that failed.
+type tlsError struct {
+	address string
+	err     error
+}
+
+func (e *tlsError) Error() string {
+	_, plain := errors.AsType[tls.RecordHeaderError](e.err)
+	if plain || errors.Is(e.err, context.DeadlineExceeded) || errors.Is(e.err, os.ErrDeadlineExceeded) {
+		return fmt.Sprintf("%s did not answer in TLS, which REDIS_TLS or rediss:// in REDIS_URL asks for: is this a plain port?", e.address)
+	}
+	return fmt.Sprintf("TLS with %s, which REDIS_TLS or rediss:// in REDIS_URL asks for: %v", e.address, e.err)
+}
+
+func (e *tlsError) Unwrap() error { return e.err }
 
 // ours tells a misuse of go-redis, which says so in text only, from a failure of the network.
 func ours(err error) bool {

@@ -32,7 +32,7 @@ type Client struct {
 
 // Open connects to the Redis that config names and looks whether it will do: Redis 7.0 or
 // newer, or Valkey, in the mode that config says. It fails with [dray.ErrUnavailable] when
-// Redis does not answer, and with an error that names the setting when config is wrong.
+// Redis does not answer or refuses the login, and with an error that names the setting when config is wrong.
 func Open(ctx context.Context, config Config) (*Client, error) {
 	config, err := config.resolve()
 	if err != nil {
@@ -64,7 +64,7 @@ func Open(ctx context.Context, config Config) (*Client, error) {
 	}
 	c.rdb.AddHook(c.hook)
 	if err := c.check(ctx); err != nil {
-		return nil, fmt.Errorf("open %s: %w", c.Describe(), errors.Join(err, c.Close()))
+		return nil, fmt.Errorf("open %s: %w", c.Describe(), errors.Join(explain(err), c.Close()))
 	}
 	return c, nil
 }
@@ -129,7 +129,7 @@ func (c Config) clusterOptions() *redis.ClusterOptions {
 	}
 }
 
-// dialer is go-redis's own, but its TLS handshake ends with ctx.
+// dialer is go-redis's own, but its TLS handshake ends with ctx, and says so.
 func (c Config) dialer() func(ctx context.Context, network, addr string) (net.Conn, error) {
 	plain := &net.Dialer{
 		Timeout:         c.dialTimeout(),
@@ -138,11 +138,24 @@ func (c Config) dialer() func(ctx context.Context, network, addr string) (net.Co
 	if c.TLS == nil {
 		return plain.DialContext
 	}
-	secure := &tls.Dialer{NetDialer: plain, Config: c.TLS}
 	return func(ctx context.Context, network, addr string) (net.Conn, error) {
 		ctx, cancel := context.WithTimeout(ctx, c.dialTimeout())
 		defer cancel()
-		return secure.DialContext(ctx, network, addr)
+		nc, err := plain.DialContext(ctx, network, addr)
+		if err != nil {
+			return nil, err
+		}
+		config := c.TLS
+		if config.ServerName == "" {
+			config = config.Clone()
+			config.ServerName, _, _ = net.SplitHostPort(addr)
+		}
+		secure := tls.Client(nc, config)
+		if err := secure.HandshakeContext(ctx); err != nil {
+			_ = nc.Close()
+			return nil, &tlsError{addr, err}
+		}
+		return secure, nil
 	}
 }
 

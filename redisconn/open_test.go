@@ -118,8 +118,8 @@ func TestOpenWithUserAndDatabase(t *testing.T) {
 		{"URL", func(c *redisconn.Config) {
 			*c = redisconn.Config{URL: "redis://dray:se%3Ac%40ret@" + s.Addr() + "/3", KeyPrefix: c.KeyPrefix}
 		}, ""},
-		{"wrong password", func(c *redisconn.Config) { c.Username, c.Password = "dray", "wr0ng" }, "WRONGPASS"},
-		{"no password", func(c *redisconn.Config) {}, "NOAUTH"},
+		{"wrong password", func(c *redisconn.Config) { c.Username, c.Password = "dray", "wr0ng" }, "Redis refuses the user name or the password: look at REDIS_USERNAME and REDIS_PASSWORD"},
+		{"no password", func(c *redisconn.Config) {}, "Redis wants a password: set REDIS_PASSWORD"},
 		{"no such database", func(c *redisconn.Config) { c.Password, c.DB = "se:c@ret", 999 }, "out of range"},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -77,5 +78,14 @@ func TestOpenWithTLS(t *testing.T) {
 		if _, err := redisconn.Open(ctx, config); !errors.Is(err, dray.ErrUnavailable) {
 			t.Errorf("Open() with %s = %v, want ErrUnavailable", name, err)
 		}
+	}
+}
+
+func TestOpenWithTLSOfAPlainPort(t *testing.T) {
+	addr := redistest.Single(t).Addr()
+	_, err := redisconn.Open(within(t, 5*time.Second), redisconn.Config{URL: "rediss://:s3cret@" + addr})
+	if want := addr + " did not answer in TLS, which REDIS_TLS or rediss:// in REDIS_URL asks for"; !errors.Is(err, dray.ErrUnavailable) ||
+		!strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "s3cret") {
+		t.Errorf("Open() = %v, want ErrUnavailable and %q", err, want)
 	}
 }

@@ -23,7 +23,7 @@ func (c *demoCmd) Validate() error {
 	if c.Drivers < 1 || c.Drivers > 100_000 {
 		return fmt.Errorf("--drivers must be 1 to 100000")
 	}
-	return nil
+	return c.serverFlags.Validate()
 }
 
 // Help is shown by dray demo --help.

@@ -30,7 +30,7 @@ type loadtestCmd struct {
 
 // loadFlags are what every scenario takes.
 type loadFlags struct {
-	URL      string        `name:"url" help:"WebSocket of a running server to put load on, as ws://host:port/v1/ws." xor:"where" placeholder:"URL"`
+	URL      socketURL     `name:"url" help:"WebSocket of a running server to put load on, as ws://host:port/v1/ws." xor:"where" placeholder:"URL"`
 	Start    bool          `help:"Start a server, and a private redis-server if there is one in PATH; they end with the test. This is so without --url." xor:"where"`
 	Baseline []string      `help:"What to measure beside a server that was started: naive (the obvious server), redis (Redis alone), none." default:"naive,redis" placeholder:"NAME"`
 	Duration time.Duration `help:"Time that is measured." default:"10s"`
@@ -275,9 +275,9 @@ func (c *loadFlags) compareAll(a *app, name, settings string, s scenario) error 
 	}
 	var err error
 	if c.URL != "" {
-		settings += ", " + c.URL
+		settings += ", " + string(c.URL)
 		err = measure(func() (loadtest.Target, func() error, error) {
-			return loadtest.Target{Name: "dray", URL: c.URL}, func() error { return nil }, nil
+			return loadtest.Target{Name: "dray", URL: string(c.URL)}, func() error { return nil }, nil
 		}, s.server)
 	} else {
 		err = measure(func() (loadtest.Target, func() error, error) { return c.startDray(a, s.still) }, s.server)

@@ -25,10 +25,11 @@ import (
 // commands is the whole command line: flags, their environment and their help. Each
 // subcommand has its own file.
 type commands struct {
-	Serve  serveCmd  `cmd:"" help:"Run the server."`
-	Demo   demoCmd   `cmd:"" help:"Run a server with a simulated fleet, to see it move."`
-	Watch  watchCmd  `cmd:"" help:"Show live drivers in a table, or as JSON lines."`
-	Replay replayCmd `cmd:"" help:"Send recorded traces (CSV) as live positions."`
+	Serve    serveCmd    `cmd:"" help:"Run the server."`
+	Demo     demoCmd     `cmd:"" help:"Run a server with a simulated fleet, to see it move."`
+	Watch    watchCmd    `cmd:"" help:"Show live drivers in a table, or as JSON lines."`
+	Replay   replayCmd   `cmd:"" help:"Send recorded traces (CSV) as live positions."`
+	Loadtest loadtestCmd `cmd:"" help:"Measure a server, and check what it promises while it works."`
 
 	LogLevel  slog.Level       `help:"Least level of log lines on stderr: debug, info, warn or error." default:"info" env:"DRAY_LOG_LEVEL"`
 	LogFormat string           `help:"Form of log lines: ${enum}." enum:"text,json" default:"text" env:"DRAY_LOG_FORMAT"`
@@ -86,6 +87,10 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if err != nil {
 		return fail(exitFailure, err)
 	}
+	inFile, err := redisconn.Names(".env")
+	if err != nil {
+		return fail(exitFailure, err)
+	}
 	var cli commands
 	exited := -1
 	parser, err := kong.New(&cli,
@@ -95,31 +100,35 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		kong.Writers(stdout, stderr),
 		kong.Exit(func(code int) { exited = code; panic(stopParsing{}) }),
 		kong.Resolvers(fromLookup(lookup)),
+		durations(),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100}),
 	)
 	if err != nil {
 		return fail(exitFailure, err)
 	}
+	var variables []string
 	for flag := range flags(parser) {
+		variables = append(variables, flag.Envs...)
 		for _, name := range flag.Envs {
 			if v, ok := os.LookupEnv(name); ok && v == "" {
 				os.Unsetenv(name) // not set, as redisconn and Compose files mean it; kong takes it for a value
 			}
 		}
 	}
-	if len(args) == 0 {
-		args = []string{"--help"}
-	}
+	args = spell(args)
 	kctx, err := parse(parser, args)
 	if exited >= 0 {
 		return exited
 	}
 	if err != nil {
-		return fail(exitUsage, fmt.Errorf("%w%s (dray --help tells more)", err, fromWhere(parser, args, err, lookup)))
+		return fail(exitUsage, fmt.Errorf("%w%s (%s --help tells more)", err, fromWhere(parser, args, err, lookup), commandOf(err)))
 	}
 	a := &app{ctx: ctx, stdout: stdout, stderr: stderr, lookup: lookup}
 	a.log = slog.New(logHandler(stderr, cli.LogFormat, cli.LogLevel))
 	redis.SetLogger(redisLog{a.log}) // what matters of it comes back as errors, and would be told twice
+	if !kctx.Selected().Hidden {
+		warnOfUnknown(a.log, settings(variables), environment(), inFile)
+	}
 	err = kctx.Run(a)
 	switch {
 	case err == nil:
@@ -149,6 +158,14 @@ func parse(parser *kong.Kong, args []string) (kctx *kong.Context, err error) {
 		}
 	}()
 	return parser.Parse(args)
+}
+
+// commandOf is the command that err is about, as far as it was read.
+func commandOf(err error) string {
+	if e, ok := errors.AsType[*kong.ParseError](err); ok && e.Context.Selected() != nil {
+		return e.Context.Selected().FullPath()
+	}
+	return "dray"
 }
 
 // fromLookup gives flags the values of their variables in .env.
@@ -183,12 +200,14 @@ func fromWhere(parser *kong.Kong, args []string, err error, lookup func(string) 
 // flags are those of dray and of every subcommand.
 func flags(parser *kong.Kong) iter.Seq[*kong.Flag] {
 	return func(yield func(*kong.Flag) bool) {
-		for _, node := range append([]*kong.Node{parser.Model.Node}, parser.Model.Children...) {
-			for _, flag := range node.Flags {
+		nodes := []*kong.Node{parser.Model.Node}
+		for len(nodes) > 0 {
+			for _, flag := range nodes[0].Flags {
 				if !yield(flag) {
 					return
 				}
 			}
+			nodes = append(nodes[1:], nodes[0].Children...)
 		}
 	}
 }

@@ -128,6 +128,8 @@ func TestCommandLine(t *testing.T) {
 	t.Cleanup(func() { occupied.Close() }) // not sooner: the subtests run side by side
 	noColumns := filepath.Join(t.TempDir(), "no-columns.csv")
 	writeFile(t, noColumns, "a,b\n1,2\n")
+	empty := filepath.Join(t.TempDir(), "empty.csv")
+	writeFile(t, empty, "")
 	for _, test := range []struct {
 		name   string
 		env    []string
@@ -162,6 +164,27 @@ func TestCommandLine(t *testing.T) {
 		{"a file that is not there", nil, []string{"replay", "nowhere.csv"}, 2, "", "nowhere.csv"},
 		{"a file without the columns", nil, []string{"replay", noColumns}, 1, "", "no column for the driver"},
 		{"a speed below 0", nil, []string{"replay", noColumns, "--speed=-1"}, 2, "", "--speed"},
+		{"a speed below 0 as the next word", nil, []string{"replay", noColumns, "--speed", "-1"}, 2, "", `--speed: "-1" is neither a number`},
+		{"a trail of less than nothing", nil, []string{"serve", "--trail-length", "-5"}, 2, "", "--trail-length (DRAY_TRAIL_LENGTH) must be 0 or more"},
+		{"a trail of less than nothing in a demo", nil, []string{"demo", "--trail-length", "-5"}, 2, "", "--trail-length (DRAY_TRAIL_LENGTH) must be 0 or more"},
+		{"a place in the south", nil, []string{"watch", "--nearby", "-33.9,151.2,500", "--url", "127.0.0.1:1"}, 1, "", "connection refused"},
+		{"help", nil, []string{"help"}, 0, "Commands:", ""},
+		{"help for a command", nil, []string{"help", "watch"}, 0, "--filter status=free", ""},
+		{"version", nil, []string{"version"}, 0, "dray ", ""},
+		{"the help named is the command's", nil, []string{"serve", "--port", "1"}, 2, "", "(dray serve --help tells more)"},
+		{"the help named is the subcommand's", nil, []string{"loadtest", "ingest", "--port", "1"}, 2, "", "(dray loadtest ingest --help tells more)"},
+		{"a drain in seconds", []string{"DRAY_DRAIN=5"}, []string{"serve", "--listen", occupied.Addr().String()}, 1, "", "another program listens"},
+		{"a drain that is no time", []string{"DRAY_DRAIN=soon"}, []string{"serve"}, 2, "", `"soon" is neither seconds nor a duration like 250ms, 90s or 2m (from DRAY_DRAIN)`},
+		{"an interval too long", nil, []string{"watch", "--interval", "100"}, 2, "", "--interval is 1m40s: it must be 0 to 1m0s, and a number without a unit is seconds"},
+		{"an interval below 0", nil, []string{"watch", "--interval", "-1s"}, 2, "", `--interval: "-1s" is neither`},
+		{"an empty URL", nil, []string{"watch", "--url", ""}, 2, "", "--url: it is empty"},
+		{"a URL of another kind", nil, []string{"replay", "--url", "redis://127.0.0.1", noColumns}, 2, "", "--url: it begins with redis://"},
+		{"a URL from the environment", []string{"DRAY_URL=http://127.0.0.1:1"}, []string{"watch"}, 1, "", "connect to ws://127.0.0.1:1/v1/ws: "},
+		{"an origin that can't be read", nil, []string{"serve", "--allowed-origins", "[bad"}, 2, "", "--allowed-origins (DRAY_ALLOWED_ORIGINS)"},
+		{"an origin that can't match", []string{"DRAY_ALLOWED_ORIGINS=a.example.com,https://b.example.com/"}, []string{"serve"}, 2, "", `"https://b.example.com/" is neither`},
+		{"no buckets", []string{"DRAY_MAX_BUCKETS=0"}, []string{"serve"}, 2, "", "DRAY_MAX_BUCKETS"},
+		{"a file that is a directory", nil, []string{"replay", "."}, 2, "", "it is a directory"},
+		{"an empty file", nil, []string{"replay", empty}, 1, "", "empty.csv: the file is empty"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -185,6 +208,70 @@ func TestSettingsComeFromDotEnvToo(t *testing.T) {
 	}
 }
 
+func TestUnknownSettingsAreNamed(t *testing.T) {
+	occupied, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer occupied.Close()
+	cmd := command(t, []string{"REDIS_HOTS=s3cret", "REDIS_SERVER_BIN=s3cret", "REDIS_SERVICE_HOST=s3cret", "REDIS_PORT_6379_TCP=s3cret", "DRAY_NOTHING=s3cret", "LOCATION=s3cret", "DRAY_DRAIN=5"},
+		"serve", "--listen", occupied.Addr().String())
+	writeFile(t, filepath.Join(cmd.Dir, ".env"), "DRAY_LISTN=s3cret\nREDIS_USER=s3cret\nLOCATION_TTL=60\nHOME=/\n")
+	out, _ := cmd.CombinedOutput()
+	for _, want := range []string{
+		`msg="unknown setting DRAY_NOTHING"`,
+		`msg="unknown setting REDIS_HOTS; did you mean REDIS_HOST?"`,
+		`msg="unknown setting DRAY_LISTN; did you mean DRAY_LISTEN?" file=.env`,
+		`msg="unknown setting REDIS_USER; did you mean REDIS_USERNAME?" file=.env`,
+	} {
+		if !strings.Contains(string(out), want) {
+			t.Errorf("serve said %s, want %s in it", out, want)
+		}
+	}
+	if n := strings.Count(string(out), "unknown setting"); n != 4 || strings.Contains(string(out), "s3cret") {
+		t.Errorf("serve said %s, want 4 warnings and no value", out)
+	}
+}
+
+func TestARefusedLoginIsTold(t *testing.T) {
+	addr := redistest.Start(t, "--requirepass", "s3cret").Addr()
+	for url, want := range map[string]string{
+		"redis://" + addr:               "Redis wants a password: set REDIS_PASSWORD",
+		"redis://:wr0ng@" + addr:        "Redis refuses the user name or the password: look at REDIS_USERNAME and REDIS_PASSWORD",
+		"rediss://any:wr0ng@" + addr:    "did not answer in TLS",
+		"redis://:wr0ng@127.0.0.1:1/13": "Redis is out of reach",
+	} {
+		code, _, stderr := runDray(t, []string{"REDIS_URL=" + url}, "serve", "--listen", "127.0.0.1:0")
+		if code != 1 || !strings.Contains(stderr, want) || strings.Contains(stderr, "wr0ng") || strings.Count(stderr, "\n") != 1 {
+			t.Errorf("serve on %s = %d, %s, want 1, one line with %q and no password", url, code, stderr, want)
+		}
+	}
+}
+
+func TestASocketURLIsCompleted(t *testing.T) {
+	for text, want := range map[string]string{
+		"ws://127.0.0.1:18080":               "ws://127.0.0.1:18080/v1/ws",
+		"ws://127.0.0.1:18080/":              "ws://127.0.0.1:18080/v1/ws",
+		"http://127.0.0.1:18080":             "ws://127.0.0.1:18080/v1/ws",
+		"https://dray.example.com":           "wss://dray.example.com/v1/ws",
+		"wss://dray.example.com/live/v1/ws":  "wss://dray.example.com/live/v1/ws",
+		"127.0.0.1:18080":                    "ws://127.0.0.1:18080/v1/ws",
+		"[::1]:18080":                        "ws://[::1]:18080/v1/ws",
+		"localhost:18080/v1/ws":              "ws://localhost:18080/v1/ws",
+		"https://dray.example.com?access=ab": "wss://dray.example.com/v1/ws?access=ab",
+		"":                                   "",
+		":18080":                             "",
+		"ws://":                              "",
+		"ws://host:port":                     "",
+		"ftp://host":                         "",
+	} {
+		var got socketURL
+		if err := got.UnmarshalText([]byte(text)); string(got) != want || (err == nil) != (want != "") {
+			t.Errorf("UnmarshalText(%q) = %q, %v, want %q", text, got, err, want)
+		}
+	}
+}
+
 func writeFile(t *testing.T, name, text string) {
 	t.Helper()
 	if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
@@ -205,6 +292,42 @@ func TestServeStopsCleanly(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func TestASecondSignalQuitsAtOnce(t *testing.T) {
+	p := start(t, nil, "serve", "--listen", "127.0.0.1:0", "--log-level", "error", "--drain", "50s")
+	address := strings.TrimSuffix(strings.TrimPrefix(p.url, "ws://"), "/v1/ws")
+	half, err := net.Dial("tcp", address) // a request that draining waits for
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer half.Close()
+	if _, err := io.WriteString(half, "POST /v1/positions HTTP/1.1\r\nHost: "+address+"\r\nContent-Length: 10\r\n\r\n{"); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(100 * time.Millisecond) // until the server has read so far
+	began := time.Now()
+	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	for { // until it listens no more
+		c, err := net.Dial("tcp", address)
+		if err != nil {
+			break
+		}
+		c.Close()
+		time.Sleep(10 * time.Millisecond)
+	}
+	select {
+	case err := <-p.done:
+		t.Fatalf("serve ended with %v while a request was under way", err)
+	case <-time.After(200 * time.Millisecond):
+	}
+	p.signal(t, os.Interrupt)
+	status, ok := p.cmd.ProcessState.Sys().(syscall.WaitStatus)
+	if !ok || !status.Signaled() || status.Signal() != syscall.SIGINT || time.Since(began) > 5*time.Second {
+		t.Errorf("serve ended with %v after %v, want by the second signal and at once", p.cmd.ProcessState, time.Since(began))
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -13,7 +14,7 @@ import (
 )
 
 type replayCmd struct {
-	Files []string `arg:"" name:"file" help:"CSV, may be gzipped." type:"existingfile"`
+	Files []string `arg:"" name:"file" help:"CSV, may be gzipped."`
 	clientFlags
 	Speed      pace     `help:"So many times as fast as recorded; 0 or max is as fast as possible." default:"1"`
 	Timestamps string   `help:"shift: positions are of now, as they are sent. keep: of when they were recorded; what is older than the location TTL goes into trails but makes nobody live." enum:"shift,keep" default:"shift"`
@@ -36,10 +37,24 @@ func (p *pace) UnmarshalText(text []byte) error {
 	return nil
 }
 
+// Validate checks what kong can't.
+func (c *replayCmd) Validate() error {
+	for _, file := range c.Files {
+		info, err := os.Stat(file)
+		switch {
+		case err != nil:
+			return fmt.Errorf("%s: %w", file, errors.Unwrap(err)) // the name is said already
+		case info.IsDir():
+			return fmt.Errorf("%s: it is a directory, not a file", file)
+		}
+	}
+	return nil
+}
+
 // Help is shown by dray replay --help.
 func (*replayCmd) Help() string {
 	return `The first line of a file names its columns, in any order and case:
-  driver, driver_id, vehicle_id or vehicle   an id
+  driver, driver_id, vehicle_id or vehicle   an id; without any of them, id
   timestamp or time                          ISO 8601 with an offset (without: UTC), or milliseconds since 1970
   latitude or lat; longitude, lon or lng     WGS 84 degrees
   speed (m/s), heading or bearing (degrees), accuracy, altitude (m): where known
@@ -76,8 +91,16 @@ func (c *replayCmd) Run(a *app) error {
 		err = cl.Flush(a.ctx)
 	}
 	bar.end()
-	fmt.Fprintf(a.stdout, "%d positions sent in %v, %d refused; dropped from the files: %s\n",
-		r.sent-cl.Pending(), time.Since(start).Round(10*time.Millisecond), r.refused.Load(), t.droppedText())
+	pending := cl.Pending()
+	if e := cl.Close(); err == nil { // a refusal may still be on its way to r after Flush
+		err = e
+	}
+	fmt.Fprintf(a.stdout, "%s sent in %v, %d refused%s; dropped from the files: %s\n",
+		count(r.sent-pending, "position"), time.Since(start).Round(10*time.Millisecond), r.refused.Load(), r.supersededText(), t.droppedText())
+	if newest := t.newest(); c.Timestamps == "keep" && start.Sub(newest) > usualTTL {
+		fmt.Fprintf(a.stdout, "The newest was recorded at %s. All that are older than the server's location TTL (%v unless it was set) make nobody live: only trails can hold them.\n",
+			newest.UTC().Format(time.RFC3339), usualTTL)
+	}
 	if err != nil {
 		return interrupted(a.ctx, err)
 	}
@@ -86,6 +109,9 @@ func (c *replayCmd) Run(a *app) error {
 	}
 	return nil
 }
+
+// usualTTL is a server's location TTL where it was not set to another.
+const usualTTL = time.Minute
 
 func interrupted(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
@@ -96,12 +122,26 @@ func interrupted(ctx context.Context, err error) error {
 
 // A replay is one trace on its way.
 type replay struct {
-	app     *app
-	trace   *trace
-	speed   float64
-	sent    int
-	refused atomic.Int64
-	first   atomic.Pointer[error] // why the first was refused
+	app   *app
+	trace *trace
+	speed float64
+	sent  int
+	// superseded is how many the server had a newer or equal one of, which may have come in
+	// the same batch; it is told of batches only.
+	superseded int
+	single     bool // some went one by one
+	refused    atomic.Int64
+	first      atomic.Pointer[error] // why the first was refused
+}
+
+func (r *replay) supersededText() string {
+	switch {
+	case r.superseded == 0:
+		return ""
+	case r.single:
+		return fmt.Sprintf(", at least %d superseded by newer ones", r.superseded)
+	}
+	return fmt.Sprintf(", %d superseded by newer ones", r.superseded)
 }
 
 func (r *replay) refuse(x client.Refusal) {
@@ -153,6 +193,7 @@ func (r *replay) due(rows []row, since time.Duration) int {
 
 func (r *replay) send(ctx context.Context, cl *client.Client, rows []row) error {
 	if len(rows) <= few {
+		r.single = true
 		for _, x := range rows {
 			if err := cl.Report(ctx, x.position); err != nil {
 				return fmt.Errorf("report %s: %w", x.position.Driver, err)
@@ -174,6 +215,7 @@ func (r *replay) sendBatch(ctx context.Context, cl *client.Client, batch []dray.
 		result, err := cl.ReportBatch(ctx, batch)
 		switch {
 		case err == nil:
+			r.superseded += result.Superseded
 			for _, x := range result.Rejected {
 				r.refuse(client.Refusal{Position: batch[x.Index], Err: x.Err})
 			}

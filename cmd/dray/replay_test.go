@@ -91,8 +91,8 @@ func TestReplayThroughOneNodeIsSeenOnAnother(t *testing.T) {
 				t.Skipf("the recorded data is not part of the repository: %v", err)
 			}
 			env := []string{fmt.Sprintf("REDIS_URL=redis://%s", redis.Addr()), "REDIS_KEY_PREFIX=" + redistest.Prefix(t)}
-			one := start(t, env, "serve", "--listen", "127.0.0.1:0", "--log-level", "warn")
-			two := start(t, env, "serve", "--listen", "127.0.0.1:0", "--log-level", "warn")
+			one := start(t, env, "serve", "--listen", "127.0.0.1:0", "--log-level", "warn", "--max-connections", "100") // no more than files may be open
+			two := start(t, env, "serve", "--listen", "127.0.0.1:0", "--log-level", "warn", "--max-connections", "100") // no more than files may be open
 			want := bruteForce(t, test.circle, test.file)
 			if len(want) < 2 {
 				t.Fatalf("only %d drivers to be seen: the circle is badly chosen", len(want))
@@ -191,6 +191,21 @@ func TestATraceIsReadAsItIs(t *testing.T) {
 	}
 }
 
+func TestAnIDIsTheDriverOnlyWhereNothingElseIs(t *testing.T) {
+	for header, want := range map[string]int{
+		"id,timestamp,lat,lon,vehicle_id":   4,
+		"id,timestamp,lat,lon,driver":       4,
+		"timestamp,lat,lon,vehicle,id":      3,
+		"timestamp,lat,lon,id":              3,
+		"ID,timestamp,lat,lon,driver_phone": 0,
+	} {
+		got, err := columns(strings.Split(header, ","), nil)
+		if err != nil || got["driver"] != want {
+			t.Errorf("columns(%s) = %v, %v, want the driver in %d", header, got, err, want)
+		}
+	}
+}
+
 func TestTimeIsReadInEveryForm(t *testing.T) {
 	for text, want := range map[string]int64{
 		"1490072400000":             1490072400000,
@@ -270,6 +285,25 @@ func TestReplayTellsHowItEnded(t *testing.T) {
 	code, stdout, stderr = runDray(t, nil, "replay", "--url", p.url, "--speed", "1e6", slow)
 	if code != 0 || !strings.HasPrefix(stdout, "2 positions sent") || stderr != "" {
 		t.Errorf("replay = %d, %q, %q, want 0 and 2 sent", code, stdout, stderr)
+	}
+
+	var rows strings.Builder
+	for i := range 20 {
+		fmt.Fprintf(&rows, "%d,d3,2017-03-21T05:00:%02dZ,30.25,-97.75\n", i, i)
+	}
+	writeFile(t, slow, "id,driver,timestamp,latitude,longitude\n"+rows.String())
+	for i := range 2 {
+		args := []string{"replay", "--url", p.url, "--speed", "max", slow}
+		if i == 1 {
+			args = append(args, "--timestamps", "keep") // too old to be live
+		}
+		code, stdout, _ := runDray(t, nil, args...)
+		if code != 0 || !strings.Contains(stdout, "0 refused, 19 superseded by newer ones; ") {
+			t.Errorf("replay = %d, %q, want 0 and that one of a batch counts", code, stdout)
+		}
+		if told := strings.Contains(stdout, "recorded at 2017-03-21T05:00:19Z. All that are older"); told != (i == 1) {
+			t.Errorf("replay said %q: it told that nobody becomes live: %v", stdout, told)
+		}
 	}
 
 	writeFile(t, slow, "driver,timestamp,latitude,longitude\nd2,0,30.25,-97.75\nd2,3600000,30.25,-97.75\n")

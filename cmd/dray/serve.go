@@ -3,7 +3,7 @@ package main
 import (
 	"fmt"
 	"os"
-	"strconv"
+	"path"
 	"strings"
 	"time"
 )
@@ -16,23 +16,24 @@ type serveCmd struct {
 // serverFlags are the settings of a server but for where it listens.
 type serverFlags struct {
 	RedisURL       string        `name:"redis-url" help:"redis://[user[:password]@]host[:port][/db], or rediss:// for TLS. Without it the REDIS_… variables say which Redis; with none of them data lives in this process only." placeholder:"URL"`
-	LocationTTL    span          `help:"How long a position keeps its driver live: seconds, or a Go duration. The same on every node." default:"60s" env:"LOCATION_TTL"`
+	LocationTTL    time.Duration `help:"How long a position keeps its driver live: seconds, or a Go duration. The same on every node." default:"60s" env:"LOCATION_TTL"`
 	TrailLength    int           `help:"Recent positions kept of each driver; 0 keeps none." default:"0" env:"DRAY_TRAIL_LENGTH"`
-	TrailAge       span          `help:"How long they are kept." default:"1h" env:"DRAY_TRAIL_AGE"`
+	TrailAge       time.Duration `help:"How long they are kept." default:"1h" env:"DRAY_TRAIL_AGE"`
 	AllowedOrigins []string      `help:"Sites whose pages may open the WebSocket, besides the server's own: maps.example.com, *.example.com, https://maps.example.com." env:"DRAY_ALLOWED_ORIGINS" placeholder:"ORIGIN"`
 	MaxConnections int           `help:"WebSockets at once." default:"100000" env:"DRAY_MAX_CONNECTIONS"`
 	MaxMessage     int           `help:"Bytes of one WebSocket message." default:"262144" env:"DRAY_MAX_MESSAGE_BYTES" name:"max-message-bytes"`
 	MessageRate    int           `help:"Messages a second that one connection may send; -1 sets no limit." default:"2000" env:"DRAY_MESSAGES_PER_SECOND" name:"messages-per-second"`
+	MaxBuckets     int           `help:"Buckets of 250 km² that this node may hold copies of, for those who watch and ask." default:"8192" env:"DRAY_MAX_BUCKETS"`
 	Drain          time.Duration `help:"How long a stopping server waits for what is under way." default:"10s" env:"DRAY_DRAIN"`
 }
 
 func (c *serverFlags) Validate() error {
 	switch {
-	case c.LocationTTL < span(time.Second):
+	case c.LocationTTL < time.Second:
 		return fmt.Errorf("--location-ttl (LOCATION_TTL) must be a second or more")
 	case c.TrailLength < 0:
 		return fmt.Errorf("--trail-length (DRAY_TRAIL_LENGTH) must be 0 or more")
-	case c.TrailAge < span(time.Second):
+	case c.TrailAge < time.Second:
 		return fmt.Errorf("--trail-age (DRAY_TRAIL_AGE) must be a second or more")
 	case c.MaxConnections < 1:
 		return fmt.Errorf("--max-connections (DRAY_MAX_CONNECTIONS) must be 1 or more")
@@ -40,25 +41,28 @@ func (c *serverFlags) Validate() error {
 		return fmt.Errorf("--max-message-bytes (DRAY_MAX_MESSAGE_BYTES) must be 1024 or more")
 	case c.MessageRate == 0 || c.MessageRate < -1:
 		return fmt.Errorf("--messages-per-second (DRAY_MESSAGES_PER_SECOND) must be 1 or more, or -1")
+	case c.MaxBuckets < 1:
+		return fmt.Errorf("--max-buckets (DRAY_MAX_BUCKETS) must be 1 or more")
 	case c.Drain <= 0:
 		return fmt.Errorf("--drain (DRAY_DRAIN) must be longer than 0")
+	}
+	for _, origin := range c.AllowedOrigins {
+		if err := checkOrigin(origin); err != nil {
+			return err
+		}
 	}
 	return nil
 }
 
-// A span is a time.Duration that may be written as a number of seconds.
-type span time.Duration
-
-func (s *span) UnmarshalText(text []byte) error {
-	if n, err := strconv.ParseFloat(string(text), 64); err == nil && n >= 0 && n < 1e9 {
-		*s = span(n * float64(time.Second))
-		return nil
+// checkOrigin refuses what could never match, or could not be read.
+func checkOrigin(origin string) error {
+	_, host, web := strings.Cut(origin, "://")
+	if !web {
+		host = origin
 	}
-	d, err := time.ParseDuration(string(text))
-	if err != nil || d < 0 {
-		return fmt.Errorf("%q is neither seconds nor a duration like 90s or 2m", text)
+	if _, err := path.Match(origin, ""); err != nil || host == "" || strings.ContainsAny(host, "/ ") {
+		return fmt.Errorf("--allowed-origins (DRAY_ALLOWED_ORIGINS): %q is neither a host like maps.example.com or *.example.com nor one after https://", origin)
 	}
-	*s = span(d)
 	return nil
 }
 

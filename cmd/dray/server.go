@@ -59,13 +59,13 @@ func (a *app) start(address string, flags *serverFlags) (*server, error) {
 	s := &server{app: a, drain: flags.Drain, listener: listener, redis: redis, served: make(chan error, 1)}
 	s.locations = location.New(location.Config{
 		Redis:       redis,
-		TTL:         time.Duration(flags.LocationTTL),
+		TTL:         flags.LocationTTL,
 		TrailLength: flags.TrailLength,
-		TrailAge:    time.Duration(flags.TrailAge),
+		TrailAge:    flags.TrailAge,
 		Metrics:     metrics,
 		Logger:      a.log,
 	})
-	s.hub = watch.New(watch.Config{Redis: redis, Locations: s.locations, Metrics: metrics, Logger: a.log})
+	s.hub = watch.New(watch.Config{Redis: redis, Locations: s.locations, MaxBuckets: flags.MaxBuckets, Metrics: metrics, Logger: a.log})
 	s.api = httpapi.New(httpapi.Config{
 		Locations:         s.locations,
 		Hub:               s.hub,

@@ -118,6 +118,14 @@ func (f *shapeFlags) filter() (dray.Filter, error) {
 	return filter, nil
 }
 
+// count is n of something, in words.
+func count(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
+
 // describe is s in a few words.
 func describe(s dray.Shape) string {
 	switch {
@@ -128,7 +136,7 @@ func describe(s dray.Shape) string {
 	case s.Area != nil:
 		return "within the area"
 	case len(s.Cells) > 0:
-		return fmt.Sprintf("in %d cells", len(s.Cells))
+		return "in " + count(len(s.Cells), "cell")
 	}
-	return fmt.Sprintf("of %d ids", len(s.Drivers))
+	return "of " + count(len(s.Drivers), "id")
 }

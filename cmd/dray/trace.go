@@ -31,7 +31,7 @@ type row struct {
 
 // The names a column may have, most telling first.
 var columnNames = map[string][]string{
-	"driver":    {"driver", "driver_id", "vehicle_id", "vehicle"},
+	"driver":    {"driver", "driver_id", "vehicle_id", "vehicle", "id"},
 	"timestamp": {"timestamp", "time"},
 	"latitude":  {"latitude", "lat"},
 	"longitude": {"longitude", "lon", "lng"},
@@ -103,8 +103,11 @@ func (t *trace) readCSV(r io.Reader, attributes []string) ([]row, error) {
 	in.FieldsPerRecord = -1
 	in.ReuseRecord = true
 	header, err := in.Read()
+	if errors.Is(err, io.EOF) {
+		return nil, errors.New("the file is empty: its first line has to name the columns")
+	}
 	if err != nil {
-		return nil, fmt.Errorf("read the header: %w", err)
+		return nil, fmt.Errorf("read the first line, which names the columns: %w", err)
 	}
 	column, err := columns(header, attributes)
 	if err != nil {
@@ -223,6 +226,16 @@ func readTime(text string) (time.Time, error) {
 		}
 	}
 	return t, err
+}
+
+// newest is the greatest timestamp.
+func (t *trace) newest() (at time.Time) {
+	for i := range t.rows {
+		if x := t.rows[i].position.Timestamp; x.After(at) {
+			at = x
+		}
+	}
+	return at
 }
 
 // droppedText names what was left out, and why; "nothing" where that is all.

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"dray"
 	"dray/client"
@@ -19,7 +20,7 @@ import (
 type watchCmd struct {
 	clientFlags
 	shapeFlags
-	Interval time.Duration `help:"Least time between two changes; 0 shows each at once." default:"1s"`
+	Interval time.Duration `help:"Least time between two changes: seconds, or with a unit as 250ms; 0 shows each at once." default:"1s"`
 	Sort     string        `help:"Order of the table: ${enum}. Distance is from the middle of the shape." enum:"distance,id" default:"distance"`
 	JSON     bool          `name:"json" help:"One JSON object a line instead of a table: a snapshot, then deltas, as on the wire."`
 	Once     bool          `help:"Show the set as it is, and end."`
@@ -29,7 +30,7 @@ type watchCmd struct {
 // Validate checks what kong can't.
 func (c *watchCmd) Validate() error {
 	if c.Interval < 0 || c.Interval > dray.MaxInterval {
-		return fmt.Errorf("--interval must be 0 to %v", dray.MaxInterval)
+		return fmt.Errorf("--interval is %v: it must be 0 to %v, and a number without a unit is seconds", c.Interval, dray.MaxInterval)
 	}
 	return nil
 }
@@ -61,7 +62,7 @@ func (c *watchCmd) Run(a *app) error {
 		ctx, cancel = context.WithTimeout(ctx, c.For)
 		defer cancel()
 	}
-	view := &view{url: c.URL, what: describe(shape), middle: middle, byID: c.Sort == "id" || middle == nil}
+	view := &view{url: string(c.URL), what: describe(shape), middle: middle, byID: c.Sort == "id" || middle == nil, once: c.Once}
 	cl, err := c.dial(ctx, client.Config{Logger: discard, OnStatus: func(s client.Status) {
 		view.status(s)
 		if s.RetryIn > 0 && (c.JSON || !isTerminal(a.stdout)) {
@@ -165,6 +166,7 @@ type view struct {
 	what   string
 	middle *dray.Point
 	byID   bool
+	once   bool // there is nothing to tell of but the set
 
 	mu        sync.Mutex // guards the fields below
 	state     string
@@ -179,7 +181,7 @@ func (v *view) status(s client.Status) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if s.Connected {
-		v.state = "connected"
+		v.state = "connected to " + v.url
 		v.serverLag = time.Since(s.Welcome.ServerTime)
 		return
 	}
@@ -206,9 +208,10 @@ const (
 func (v *view) run(ctx context.Context, w io.Writer, sub *client.Subscription) error {
 	before, after := "", "\n"
 	if isTerminal(w) {
-		// The other screen, without a cursor; what was there before comes back at the end.
-		fmt.Fprint(w, "\x1b[?1049h\x1b[?25l")
-		defer fmt.Fprint(w, "\x1b[?25h\x1b[?1049l")
+		// The other screen, without a cursor and where no line goes on in the next; what was
+		// there before comes back at the end.
+		fmt.Fprint(w, "\x1b[?1049h\x1b[?25l\x1b[?7l")
+		defer fmt.Fprint(w, "\x1b[?7h\x1b[?25h\x1b[?1049l")
 		before, after = "\x1b[H", "\x1b[J"
 	}
 	for {
@@ -250,23 +253,20 @@ func (v *view) draw(w io.Writer, set []dray.Driver, width, height int) {
 	} else if d := now.Sub(v.rated); d >= 2*time.Second {
 		v.rate, v.moves, v.rated = float64(v.moves)/d.Seconds(), 0, now
 	}
-	line := func(format string, args ...any) {
-		text := fmt.Sprintf(format, args...)
-		if runes := []rune(text); width > 0 && len(runes) > width {
-			text = string(runes[:width])
-		}
-		if height > 0 {
-			text += "\x1b[K"
-		}
-		fmt.Fprintln(w, text)
+	var lines []string
+	if v.once {
+		lines = append(lines, fmt.Sprintf("%s %s", count(len(set), "driver"), v.what))
+	} else {
+		lines = append(lines,
+			fmt.Sprintf("%s, %.0f positions/s, %d entered, %d left    %s", count(len(set), "driver"), v.rate, v.in, v.out, v.what),
+			v.state)
 	}
-	line("%d drivers %s    %.0f positions/s    %d entered, %d left", len(set), v.what, v.rate, v.in, v.out)
-	line("%s: %s", v.url, v.state)
-	line("%-20s %10s %11s %8s %8s %6s %6s  %s", "DRIVER", "LATITUDE", "LONGITUDE", "DISTANCE", "SPEED", "HEAD", "AGE", "ATTRIBUTES")
-	if v.middle != nil {
-		for i := range set {
+	id, most := 0, 0 // the longest id, and attributes
+	for i := range set {
+		if v.middle != nil {
 			set[i].Distance = dray.Distance(*v.middle, set[i].Point())
 		}
+		id, most = max(id, len(set[i].Driver)), max(most, utf8.RuneCountInString(attributes(set[i].Attributes)))
 	}
 	slices.SortFunc(set, func(a, b dray.Driver) int {
 		if v.byID {
@@ -278,14 +278,25 @@ func (v *view) draw(w io.Writer, set []dray.Driver, width, height int) {
 	if height > 0 {
 		rows = min(rows, max(0, height-5))
 	}
+	layout := fit(width, id, most, v.middle != nil)
+	lines = append(lines, layout.head())
 	for _, d := range set[:rows] {
 		age := now.Add(-v.serverLag).Sub(d.ReceivedAt)
-		line("%-20s %10.5f %11.5f %8s %8s %6s %6s  %s", printable(d.Driver), d.Latitude, d.Longitude,
-			known("%.0f m", d.Distance), known("%.1f m/s", d.Speed), known("%.0f°", d.Heading),
-			fmt.Sprintf("%.0f s", max(0, age.Seconds())), attributes(d.Attributes))
+		lines = append(lines, layout.row(tableRow{d, max(0, age.Seconds())}))
 	}
 	if rows < len(set) {
-		line("... and %d more", len(set)-rows)
+		lines = append(lines, fmt.Sprintf("... and %d more", len(set)-rows))
+	}
+	end := "\n"
+	if height > 0 {
+		end = "\x1b[K\n"
+		lines = lines[:min(len(lines), max(1, height-1))]
+	}
+	for _, line := range lines {
+		if width > 0 {
+			line = cut(line, width)
+		}
+		fmt.Fprint(w, line, end)
 	}
 }
 
