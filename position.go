@@ -76,9 +76,19 @@ func (p *Position) Point() Point { return Point{p.Latitude, p.Longitude} }
 // Validate checks every field of p against the contract; now is the server's clock.
 // It fails with ErrBadRequest (driver, attributes) or ErrInvalidPosition (all else).
 func (p *Position) Validate(now time.Time) error {
-	switch {
-	case !ValidID(p.Driver):
+	if !ValidID(p.Driver) {
 		return FieldError(CodeBadRequest, "driver", "must be 1 to %d bytes of A-Z a-z 0-9 . _ : @ -", MaxID)
+	}
+	if err := p.ValidateFix(now); err != nil {
+		return err
+	}
+	return ValidateAttributes(p.Attributes)
+}
+
+// ValidateFix checks where p is and when: all but its driver and attributes. now is the
+// server's clock. It fails with ErrInvalidPosition.
+func (p *Position) ValidateFix(now time.Time) error {
+	switch {
 	case !(math.Abs(p.Latitude) <= MaxLatitude):
 		return FieldError(CodeInvalidPosition, "latitude", "must be within ±%v degrees", MaxLatitude)
 	case !(math.Abs(p.Longitude) <= 180):
@@ -97,7 +107,7 @@ func (p *Position) Validate(now time.Time) error {
 			return FieldError(CodeInvalidPosition, "timestamp", "must be milliseconds since 1970, at most %v ahead", MaxFuture)
 		}
 	}
-	return ValidateAttributes(p.Attributes)
+	return nil
 }
 
 // ValidateAttributes checks attributes against the contract: at most MaxAttributes pairs

@@ -14,7 +14,8 @@ const (
 	MaxInterval      = 60 * time.Second
 	DefaultInterval  = time.Second
 	MaxFilterKeys    = MaxAttributes
-	MaxFilterValues  = 64 // of one key
+	MaxFilterValues  = 64       // of one key
+	MaxFilterBytes   = 16 << 10 // of all keys and values
 )
 
 // A Shape is what a subscription watches. Exactly one member is set.
@@ -79,8 +80,9 @@ func (f Filter) Validate() error {
 	if len(f) > MaxFilterKeys {
 		return FieldError(CodeTooLarge, "filter", "at most %d keys", MaxFilterKeys)
 	}
+	total := 0
 	for k, values := range f {
-		if len(values) == 0 {
+		if total += len(k); len(values) == 0 {
 			return FieldError(CodeBadRequest, "filter", "a key needs a value")
 		}
 		if len(values) > MaxFilterValues || len(k) > MaxAttributeKey {
@@ -90,7 +92,11 @@ func (f Filter) Validate() error {
 			if len(v) > MaxAttributeValue {
 				return FieldError(CodeTooLarge, "filter", "values to %d bytes", MaxAttributeValue)
 			}
+			total += len(v)
 		}
+	}
+	if total > MaxFilterBytes {
+		return FieldError(CodeTooLarge, "filter", "at most %d bytes in all", MaxFilterBytes)
 	}
 	return nil
 }

@@ -5,8 +5,6 @@ import (
 	"encoding/base64"
 	"net"
 	"net/http"
-	"path"
-	"slices"
 	"strings"
 	"time"
 
@@ -91,31 +89,6 @@ func headerHas(h http.Header, name, token string) bool {
 		}
 	}
 	return false
-}
-
-// originAllowed tells whether the page that sent r, if a page did, is of this host or of an
-// allowed one.
-func (s *Server) originAllowed(r *http.Request) bool {
-	origin := r.Header.Values("Origin")
-	if len(origin) == 0 {
-		return true
-	}
-	scheme, host, ok := strings.Cut(strings.ToLower(origin[0]), "://")
-	if len(origin) > 1 || !ok || host == "" {
-		return false
-	}
-	if host == strings.ToLower(r.Host) {
-		return true
-	}
-	return slices.ContainsFunc(s.cfg.AllowedOrigins, func(allowed string) bool {
-		allowed = strings.ToLower(allowed)
-		is := host
-		if strings.Contains(allowed, "://") {
-			is = scheme + "://" + host
-		}
-		match, err := path.Match(allowed, is)
-		return err == nil && match
-	})
 }
 
 func limitSendBuffer(nc net.Conn) {

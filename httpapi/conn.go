@@ -2,8 +2,10 @@ package httpapi
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"slices"
@@ -18,17 +20,19 @@ import (
 )
 
 const (
-	ackEvery     = 250 * time.Millisecond // at most one ack
-	maxQueued    = 64 << 10               // bytes of answers; at that the connection is not read
-	writeSize    = 32 << 10               // bytes after which no more frames are gathered into one write
-	sendBuffer   = 64 << 10               // of the socket: what a stalled reader pins in the kernel
-	closeWait    = 5 * time.Second        // for a close frame to be written, then for the client to go
-	silentWait   = 500 * time.Millisecond // for a client that has been silent
-	maxBad       = 20                     // messages that are not of the contract's form
-	badEvery     = time.Minute            // in which they are counted
-	keptBuffer   = 64 << 10               // bytes; larger read and write buffers are not kept
-	firstBuffer  = 4 << 10                // bytes
-	settleOnExit = 2 * time.Second        // for positions on their way when the server drains
+	ackEvery      = 250 * time.Millisecond // at most one ack
+	maxQueued     = 64 << 10               // bytes of answers; at that the connection is not read
+	writeSize     = 32 << 10               // bytes after which no more is gathered into one write, and a message goes on in another frame
+	sendBuffer    = 64 << 10               // of the socket: what a stalled reader pins in the kernel
+	closeWait     = 5 * time.Second        // for a close frame to be written, then for the client to go
+	silentWait    = 500 * time.Millisecond // for a client that has been silent
+	maxBad        = 20                     // messages that are not of the contract's form
+	badEvery      = time.Minute            // in which they are counted
+	keptBuffer    = 64 << 10               // bytes; larger read and write buffers are not kept
+	firstBuffer   = 4 << 10                // bytes
+	takenSize     = 8 * sendBuffer         // of one message: when so much was written some of it was taken
+	keptFragments = 4096                   // of a change; a writer keeps no longer lists
+	settleOnExit  = 2 * time.Second        // for positions on their way when the server drains
 )
 
 // A conn is one WebSocket client.
@@ -44,7 +48,7 @@ const (
 //	├ due            from any goroutine: a subscription has something to say
 //	├ check          from the sweep: pings, and ends who takes nothing or says nothing
 //	└ writeLoop      runs while there is something to write; owns all writes, the close frame last
-//	  ├ gather       answers, pong, ping, ack, and the next due subscription's frame
+//	  ├ gather       answers, pong, ping, ack, and the next due subscription's message, a piece at a time
 //	  └ write        in pieces, each of which the client must take in time
 type conn struct {
 	s      *Server
@@ -81,7 +85,7 @@ type conn struct {
 	ackDue    bool            // an ack may be sent now
 	ackTimer  *time.Timer     // makes the next ack due; nil when none was ever needed
 	ackTimed  bool            // it runs
-	subs      map[string]*sub // id as it was sent -> its subscription
+	subs      map[string]*sub // idKey of its id -> a subscription
 	dueSubs   []*sub
 	writer    bool      // somebody writes: the writeLoop, or the reader
 	room      sync.Cond // on mu: out or window have emptied somewhat, or the connection ends
@@ -96,6 +100,7 @@ func (c *conn) serve() {
 	defer c.s.leave(c)
 	c.flush() // the welcome
 	err := c.readLoop()
+	c.decoder, c.message = decoder{}, message{} // while it lingers it needs no memory of drivers
 	if c.s.draining.Load() {
 		c.bye()
 	}
@@ -219,6 +224,9 @@ func (c *conn) control(frame []byte) {
 	case opClose:
 		if !validClose(payload) {
 			payload = closePayload(dray.CloseNotUTF8, "reason is not UTF-8")
+		}
+		if bytes.HasPrefix(payload, closePayload(dray.CloseTooBig, "")) {
+			payload = closePayload(dray.CloseTooBig, fmt.Sprintf("message over %d bytes", c.s.cfg.MaxMessageBytes))
 		}
 		c.endLocked(append(make([]byte, 0, 8), payload...))
 	}

@@ -18,6 +18,8 @@ import (
 type decoder struct {
 	driver string // whom the token speaks for: stands where a position names no driver; "" for nobody
 
+	now time.Time // the server's clock, for what lies ahead of it; zero for never mind
+
 	id     []byte // of the last message
 	memory memory
 	undo   []change // what this message has changed in memory so far
@@ -96,8 +98,7 @@ func (d *decoder) fastObject(b []byte, i int, p *dray.Position, m *message) (see
 	}
 	nan := math.NaN()
 	p.Accuracy, p.Altitude, p.Heading, p.Speed = nan, nan, nan, nan
-	var from *sender
-	var text []byte // of the attributes
+	var driver, text []byte // text is that of the attributes
 	for {
 		var field fields
 		if field, i = fastName(b, skipSpace(b, i+1)); i < 0 {
@@ -124,11 +125,7 @@ func (d *decoder) fastObject(b []byte, i int, p *dray.Position, m *message) (see
 				p.Timestamp = time.UnixMilli(ms)
 			}
 		case hasDriver:
-			var driver []byte
 			if driver, i = plainString(b, i); len(driver) == 0 {
-				return 0, -1
-			}
-			if from = d.memory.sender(driver); from == nil {
 				return 0, -1
 			}
 		case hasAttributes:
@@ -162,15 +159,33 @@ func (d *decoder) fastObject(b []byte, i int, p *dray.Position, m *message) (see
 		}
 	}
 	if seen&hasPlace == 0 {
+		if driver != nil && !dray.ValidID(driver) {
+			return 0, -1
+		}
 		return seen, i + 1
 	}
-	if from == nil {
+	if !d.valid(p) { // so not to be remembered: the strict way sees to that
+		return 0, -1
+	}
+	var from *sender
+	if driver != nil {
+		from = d.memory.sender(driver)
+	} else {
 		from = d.memory.own(d.driver)
 	}
 	if from == nil || !d.fastSettle(p, from, text) {
 		return 0, -1
 	}
 	return seen, i + 1
+}
+
+// valid tells whether the store will take the numbers of p.
+func (d *decoder) valid(p *dray.Position) bool {
+	now := d.now
+	if now.IsZero() {
+		now = time.UnixMilli(1 << 53)
+	}
+	return p.ValidateFix(now) == nil
 }
 
 // fastSettle names the driver of p and gives p the attributes of that text, or the last ones
@@ -298,7 +313,7 @@ func (d *decoder) fastID(b []byte, i int, m *message) (end int) {
 }
 
 // fastAttributes finds the text of the object of strings at b[i:]. Whether it is in order is
-// told by memory.attributes, once for each text. The guess: it is what was sent last.
+// told by memory.attributes, once for each text. The guess: it is what the sender before sent.
 func (d *decoder) fastAttributes(b []byte, i int) (text []byte, end int) {
 	if s := d.memory.latest; s != nil && s.last != nil {
 		if end = i + len(s.last.text); end <= len(b) && string(b[i:end]) == s.last.text {

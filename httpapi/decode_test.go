@@ -40,7 +40,9 @@ func TestDecodeRefuses(t *testing.T) {
 		"duplicate name by an escape":       {`{"type":"position","l\u0061titude":1,` + place + `}`, dray.CodeBadRequest, ""},
 		"duplicate name in what is ignored": {`{"type":"position","x":{"a":1,"a":1},` + place + `}`, dray.CodeBadRequest, ""},
 		"duplicate attribute":               {`{"type":"position","attributes":{"a":"1","a":"2"},` + place + `}`, dray.CodeBadRequest, ""},
-		"duplicate name in an entry":        {`{"type":"positions","positions":[{"driver":"d","driver":"d",` + place + `}]}`, dray.CodeBadRequest, ""},
+		"duplicate name beside a batch":     {`{"type":"positions","id":1,"id":1,"positions":[{"driver":"d","driver":"d",` + place + `}]}`, dray.CodeBadRequest, ""},
+		"two batches":                       {`{"type":"positions","positions":[{"driver":"d",` + place + `}],"positions":[{"driver":"d",` + place + `}]}`, dray.CodeBadRequest, ""},
+		"batch cut short":                   {`{"type":"positions","positions":[{"driver":"d",` + place + `}`, dray.CodeBadRequest, ""},
 		"trailing bytes":                    {`{"type":"position","driver":"d",` + place + `}x`, dray.CodeBadRequest, ""},
 		"two messages":                      {`{"type":"position","driver":"d",` + place + `}{}`, dray.CodeBadRequest, ""},
 		"trailing NUL":                      {`{"type":"position","driver":"d",` + place + "}\x00", dray.CodeBadRequest, ""},
@@ -153,6 +155,7 @@ func TestDecodeRefuses(t *testing.T) {
 		"filter of no values":         {`{"type":"subscribe","id":1,"drivers":["d"],"filter":{"a":[]}}`, dray.CodeBadRequest, "filter"},
 		"filter of null":              {`{"type":"subscribe","id":1,"drivers":["d"],"filter":{"a":[null]}}`, dray.CodeBadRequest, "filter"},
 		"filter of 65 values":         {`{"type":"subscribe","id":1,"drivers":["d"],"filter":{"a":["b"` + strings.Repeat(`,"b"`, 64) + `]}}`, dray.CodeTooLarge, "filter"},
+		"filter of 17 KiB":            {`{"type":"subscribe","id":1,"drivers":["d"],"filter":{"a":["b"` + strings.Repeat(`,"`+strings.Repeat("b", 256)+`"`, 63) + `],"b":["` + strings.Repeat("b", 256) + `","b"]}}`, dray.CodeTooLarge, "filter"},
 		"question without a latitude": {`{"type":"nearby","id":1,"longitude":1,"radius":1}`, dray.CodeInvalidPosition, "latitude"},
 		"question at latitude 86":     {`{"type":"nearby","id":1,"latitude":86,"longitude":1,"radius":1}`, dray.CodeInvalidPosition, "latitude"},
 		"question at longitude 181":   {`{"type":"nearby","id":1,"latitude":1,"longitude":181,"radius":1}`, dray.CodeInvalidPosition, "longitude"},
@@ -275,13 +278,63 @@ func TestDecodeTellsWhatItCan(t *testing.T) {
 		`{"id":"a","type":"fly","seq":1}`:                            {id: []byte(`"a"`), seq: -1},
 		`{"id":"a","type":"positions","positions":[]}`:               {typ: "positions", id: []byte(`"a"`), seq: -1},
 		`{"id":{},"type":"position","latitude":1,"longitude":1}`:     {typ: "position", seq: -1},
-		`{"id":"a","type":"position","latitude":1,"longitude":1} []`: {seq: -1},
+		`{"id":"a","type":"position","latitude":1,"longitude":1} []`: {typ: "position", id: []byte(`"a"`), seq: -1},
+		`{"type":"position","seq":7,"latitude":1,"latitude":1}`:      {typ: "position", seq: 7},
+		`{"type":"nearby","id":7,"x":"\ud800"}`:                      {typ: "nearby", id: []byte(`7`), seq: -1},
+		`{"type":"nearby","id":7,"id":8}`:                            {typ: "nearby", seq: -1},
+		`{"type":"nearby","type":"auth","id":7}`:                     {id: []byte(`7`), seq: -1},
+		`{"id":"\ud800","type":"nearby"}`:                            {typ: "nearby", seq: -1},
+		`{"id":5,"type":"nea`:                                        {id: []byte(`5`), seq: -1},
 	} {
 		var d decoder
 		var m message
 		err := d.decode([]byte(frame), &m)
 		if dray.CodeOf(err) == "" || m.typ != want.typ || string(m.id) != string(want.id) || m.seq != want.seq {
 			t.Errorf("decode(%s) = %v with type %q, id %s, seq %d; want %q, %s, %d", frame, err, m.typ, m.id, m.seq, want.typ, want.id, want.seq)
+		}
+	}
+}
+
+// What is out of order inside one entry of a batch is that entry's fault alone.
+func TestDecodeRefusesOneEntry(t *testing.T) {
+	const good = `{"driver":"d","latitude":1,"longitude":1}`
+	for _, bad := range []string{
+		`{"driver":"d","latitude":1,"latitude":1,"longitude":1}`,
+		`{"driver":"\ud800","latitude":1,"longitude":1}`,
+		`{"driver":"d","latitude":1,"longitude":1,"attributes":{"a":"\udead"}}`,
+		`{"driver":"d","latitude":1,"longitude":1,"attributes":{"a":"1","a":"2"}}`,
+	} {
+		var d decoder
+		var m message
+		err := d.decode([]byte(`{"positions":[`+good+`,`+bad+`,`+good+`],"type":"positions","id":7}`), &m)
+		if err != nil || string(m.id) != "7" || !slices.Equal(m.index, []int{0, 2}) || len(m.rejected) != 1 || m.rejected[0].index != 1 || m.rejected[0].err.Code != dray.CodeBadRequest {
+			t.Errorf("with %s: %v, id %s, taken %v, rejected %v; want 0 and 2 taken, 1 rejected", bad, err, m.id, m.index, m.rejected)
+		}
+	}
+}
+
+// Nothing of a position that will be refused is remembered: not its driver, not its attributes.
+func TestMemoryHoldsNothingRefused(t *testing.T) {
+	for _, bad := range []string{
+		`"latitude":99,"longitude":1`, `"latitude":1,"longitude":181`, `"latitude":1,"longitude":1,"heading":360`,
+		`"latitude":1,"longitude":1,"speed":-1`, `"latitude":1,"longitude":1,"timestamp":9007199254740000`,
+	} {
+		for _, batch := range []bool{false, true} {
+			d := decoder{now: time.Now()}
+			var m message
+			frame := `{"type":"position","driver":"d",` + bad + `,"attributes":{"a":"b"}}`
+			if batch {
+				frame = `{"type":"positions","positions":[{"driver":"d",` + bad + `,"attributes":{"a":"b"}}]}`
+			}
+			if err := d.decode([]byte(frame), &m); err != nil || m.positions[0].Driver != "d" {
+				t.Fatalf("decode(%s) = %v", frame, err)
+			}
+			if n := len(d.memory.young.senders) + len(d.memory.young.sets); n != 0 {
+				t.Errorf("after %s %d names and attributes are held", frame, n)
+			}
+			if err := d.decode([]byte(`{"type":"position","driver":"d","latitude":1,"longitude":1}`), &m); err != nil || m.positions[0].Attributes != nil {
+				t.Errorf("after %s the driver has %v, %v", frame, m.positions[0].Attributes, err)
+			}
 		}
 	}
 }

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/go-json-experiment/json/jsontext"
+
 	"dray"
 	"dray/realtime/watch"
 )
@@ -35,6 +37,7 @@ func (c *conn) handle(b []byte) (err error) {
 		}
 	}
 	m := &c.message
+	c.decoder.now = c.s.cfg.Now()
 	err = c.decoder.decode(b, m)
 	switch {
 	case errors.Is(err, errNotUTF8):
@@ -44,6 +47,7 @@ func (c *conn) handle(b []byte) (err error) {
 		err = &dray.Error{Code: dray.CodeRateLimited, Message: "more messages than are allowed", RetryAfter: wait}
 	case err == nil:
 		c.s.m.message(m.typ)
+		c.throttle.charge(c.decoder.now, workCost(m))
 		err = c.dispatch(m)
 	case misformed(err) && c.bad.add(now):
 		return errTooManyBad
@@ -55,9 +59,6 @@ func (c *conn) handle(b []byte) (err error) {
 	c.yield()
 	return nil
 }
-
-// messageCost is what a message of n bytes takes from the budget of messages.
-func messageCost(n int) float64 { return 1 + float64(n/(16<<10)) }
 
 // misformed tells whether a message was refused for not being a message of the contract at
 // all, rather than for one of its values.
@@ -193,6 +194,21 @@ func appendHits(b []byte, hits []watch.Hit) []byte {
 	return append(b, ']')
 }
 
+// idKey is the same for ids that are the same JSON value, however they are spelled.
+func idKey(id []byte) string {
+	if string(id) == "-0" {
+		return "0"
+	}
+	if bytes.IndexByte(id, '\\') < 0 {
+		return string(id)
+	}
+	text, err := jsontext.AppendUnquote([]byte{'"'}, id)
+	if err != nil {
+		return string(id) // can't be: it was checked
+	}
+	return string(append(text, '"'))
+}
+
 // A sub is one live subscription of a connection. Its fields are guarded by conn.mu.
 type sub struct {
 	id      []byte
@@ -211,7 +227,7 @@ func (c *conn) subscribe(m *message) error {
 	}
 	x := &sub{id: slices.Clone(m.id)}
 	c.mu.Lock()
-	_, taken := c.subs[string(m.id)]
+	_, taken := c.subs[idKey(m.id)]
 	count := len(c.subs)
 	c.mu.Unlock()
 	switch {
@@ -235,7 +251,7 @@ func (c *conn) subscribe(m *message) error {
 		c.subs = map[string]*sub{}
 	}
 	x.s = s
-	c.subs[string(x.id)] = x // also when the connection has ended: serve closes it
+	c.subs[idKey(x.id)] = x // also when the connection has ended: serve closes it
 	c.s.m.subscriptions.Inc()
 	if x.early {
 		c.dueLocked(x)
@@ -266,7 +282,7 @@ func (c *conn) dueLocked(x *sub) {
 func (c *conn) sub(id []byte) (*sub, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if x, ok := c.subs[string(id)]; ok {
+	if x, ok := c.subs[idKey(id)]; ok {
 		return x, nil
 	}
 	return nil, dray.Errorf(dray.CodeNotFound, "no subscription of this id")
@@ -297,7 +313,7 @@ func (c *conn) unsubscribe(m *message) error {
 	}
 	c.mu.Lock()
 	x.removed = true
-	delete(c.subs, string(m.id))
+	delete(c.subs, idKey(m.id))
 	c.mu.Unlock()
 	x.s.Close()
 	c.s.m.subscriptions.Dec()

@@ -106,7 +106,9 @@ func (in *positionsRequest) read(q *request) error {
 		Positions jsontext.Value `json:"positions"`
 	}
 	if err := q.body(&body); err != nil {
-		return err
+		if body.Positions, err = cutBatch(q.text, &body); err != nil {
+			return err
+		}
 	}
 	var m message
 	var d decoder

@@ -67,7 +67,7 @@ func closing(code uint16, reason string) string {
 	return string(binary.BigEndian.AppendUint16(nil, code)) + reason
 }
 
-const upgrade = "GET /v1/ws HTTP/1.1\r\nHost: dray\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" +
+const upgrade = "GET /v1/ws HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" +
 	"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AQIDBAUGBwgJCgsMDQ4PEA==\r\n"
 
 // A rawSocket is a client that writes what it is told, byte by byte.
@@ -262,6 +262,13 @@ func TestBadFrames(t *testing.T) {
 	}
 }
 
+// The close frame names the limit of a message.
+func TestTooBigNamesTheLimit(t *testing.T) {
+	s := dialRaw(t, strings.TrimPrefix(start(t, nil).url, "http://"))
+	s.send(frame(fin|opText, strings.Repeat(" ", 256<<10+1)))
+	s.want(opClose, "message over 262144 bytes")
+}
+
 // CloseWrite ends the client's half.
 func (s *rawSocket) CloseWrite() { s.Conn.(*net.TCPConn).CloseWrite() }
 
@@ -411,7 +418,7 @@ func TestBadHandshakes(t *testing.T) {
 		request string
 		want    []int
 	}{
-		"no upgrade":            {"GET /v1/ws HTTP/1.1\r\nHost: dray\r\n\r\n", []int{400, 426}},
+		"no upgrade":            {"GET /v1/ws HTTP/1.1\r\nHost: localhost\r\n\r\n", []int{400, 426}},
 		"no Connection":         {without("Connection"), []int{400, 426}},
 		"no Upgrade":            {without("Upgrade"), []int{400, 426}},
 		"no version":            {without("Sec-WebSocket-Version"), []int{400, 426}},

@@ -226,6 +226,14 @@ func (s *Server) guard(next http.Handler) http.Handler {
 			s.problem(seen, dray.ErrNotFound)
 			return
 		}
+		if len(r.TransferEncoding) > 0 {
+			// There may have been a Content-Length too, which net/http drops: then whoever stands
+			// in front may have read another request out of these bytes (RFC 9112, section 6.3).
+			w.Header().Set("Connection", "close")
+		}
+		if !s.admit(seen, r) {
+			return
+		}
 		next.ServeHTTP(seen, r)
 	})
 }

@@ -3,6 +3,7 @@ package httpapi
 import (
 	"context"
 	"encoding/json"
+	"log/slog"
 	"net/http"
 	"time"
 )
@@ -29,7 +30,7 @@ func (s *Server) ready(w http.ResponseWriter, r *http.Request) {
 		h.Reasons = append(h.Reasons, "draining")
 	}
 	if err := s.hub.Ready(); err != nil {
-		s.log.Warn("not ready", "error", err)
+		s.outages.log(s, slog.LevelWarn, "not ready", "error", err)
 		h.Reasons = append(h.Reasons, "a feed from Redis does not deliver")
 	}
 	if _, err := s.pingRedis(r.Context()); err != nil {
@@ -60,7 +61,7 @@ func (s *Server) pingRedis(ctx context.Context) (time.Duration, error) {
 	began := time.Now()
 	err := s.ping(ctx)
 	if err != nil {
-		s.log.Warn("Redis does not answer a probe", "error", err)
+		s.outages.log(s, slog.LevelWarn, "Redis does not answer a probe", "error", err)
 	}
 	return time.Since(began), err
 }

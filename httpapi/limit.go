@@ -103,6 +103,15 @@ func (t *throttle) admit(now time.Time, cost float64) (v verdict, wait time.Dura
 	return pass, wait
 }
 
+// charge takes what a message costs that was admitted already; the next ones pay the debt.
+func (t *throttle) charge(now time.Time, cost float64) {
+	if t.rate == 0 || cost == 0 {
+		return
+	}
+	t.take(now, cost)
+	t.late -= min(t.late, cost)
+}
+
 // waited tells that the wait is over. What a timer's lateness earned the client may be
 // spent, but is no sign that it sends less than it may.
 func (t *throttle) waited(now time.Time) {

@@ -2,9 +2,9 @@ package httpapi
 
 import "dray"
 
-// memoryBytes is what one generation of a connection's memory may hold, about: 100,000
+// memoryBytes is what one generation of a connection's memory may hold, about: 25,000
 // drivers. A driver that is heard of again before so many others are keeps its attributes.
-const memoryBytes = 16 << 20
+const memoryBytes = 4 << 20
 
 // What the things below cost beside their text, about.
 const (
@@ -151,12 +151,16 @@ func (m *memory) makeRoom(bytes int) {
 }
 
 // fillIn names the drivers of positions and gives them the attributes last sent where they
-// have none, in order. What is against the contract is left as it is, for it will be refused.
+// have none, in order. What is against the contract is left as it is and not remembered, for it
+// will be refused.
 func (d *decoder) fillIn(positions []dray.Position) {
 	for i := range positions {
 		p := &positions[i]
 		if p.Driver == "" {
 			p.Driver = d.driver
+		}
+		if !d.valid(p) || dray.ValidateAttributes(p.Attributes) != nil {
+			continue
 		}
 		from := d.memory.own(p.Driver)
 		if from == nil {
@@ -164,9 +168,6 @@ func (d *decoder) fillIn(positions []dray.Position) {
 		}
 		p.Driver = from.name
 		if p.Attributes != nil {
-			if dray.ValidateAttributes(p.Attributes) != nil {
-				continue
-			}
 			from.last = d.memory.attributesOf(p.Attributes)
 		}
 		if from.last != nil {

@@ -109,7 +109,12 @@ func (d *decoder) decodeStrict(b []byte, m *message) error {
 	}
 	var w wireMessage
 	if err := dray.Unmarshal(b, &w); err != nil {
-		return err
+		var batch jsontext.Value
+		if batch, err = cutBatch(b, &w); err != nil {
+			d.salvage(b, m)
+			return err
+		}
+		w.Positions = batch
 	}
 	m.typ = w.typ()
 	if err := d.readID(&w, m); err != nil {
@@ -220,8 +225,8 @@ func (d *decoder) readPosition(b []byte, w *wireMessage, m *message) error {
 }
 
 func (d *decoder) readPositions(v jsontext.Value, m *message) error {
-	var entries []jsontext.Value
-	if v.Kind() != '[' || dray.Unmarshal(v, &entries) != nil || len(entries) == 0 {
+	entries, ok := listLoosely(v)
+	if !ok || len(entries) == 0 {
 		return dray.FieldError(dray.CodeBadRequest, "positions", "must be a list of 1 to %d positions", dray.MaxPositions)
 	}
 	if len(entries) > dray.MaxPositions {

@@ -105,7 +105,7 @@ func TestREST(t *testing.T) {
 		{"a trail of 1,001", "GET", "/v1/drivers/d0/trail?limit=1001", "", 400, dray.CodeBadRequest},
 
 		{"no such path", "GET", "/v1/nothing", "", 404, dray.CodeNotFound},
-		{"the root", "GET", "/", "", 404, dray.CodeNotFound},
+		{"the root leads to the documents", "GET", "/", "", 200, ""},
 		{"no such method", "PATCH", "/v1/drivers/d1", "", 405, dray.CodeMethodNotAllowed},
 		{"a method nobody knows", "BREW", "/v1/drivers/d1", "", 405, dray.CodeMethodNotAllowed},
 		{"a method nobody knows, nowhere", "BREW", "/nothing", "", 404, dray.CodeNotFound},
@@ -191,7 +191,7 @@ func TestTricklingBodyIsCut(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer nc.Close()
-	fmt.Fprintf(nc, "PUT /v1/drivers/slow/position HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n")
+	fmt.Fprintf(nc, "PUT /v1/drivers/slow/position HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n")
 	go func() {
 		for {
 			if _, err := nc.Write([]byte(" ")); err != nil {

@@ -33,6 +33,7 @@ func (s *Server) routes() *chi.Mux {
 	r.Get("/openapi.json", serveDocument(openAPI))
 	r.Get("/asyncapi.json", serveDocument(asyncAPI))
 	r.Get("/docs", s.docs)
+	r.Get("/", http.RedirectHandler("/docs", http.StatusFound).ServeHTTP)
 	return r
 }
 

@@ -5,6 +5,7 @@ package httpapi
 import (
 	"context"
 	"fmt"
+	"log"
 	"log/slog"
 	"net"
 	"net/http"
@@ -29,9 +30,15 @@ type Config struct {
 	Version   string            // shown by /health/live and in the documents
 
 	// AllowedOrigins are the sites, besides the server's own, whose pages may open the
-	// WebSocket: hosts ("maps.example.com", "*.example.com") or scheme and host
+	// WebSocket and call REST: hosts ("maps.example.com", "*.example.com") or scheme and host
 	// ("https://maps.example.com"). A request without an Origin is no browser's and passes.
 	AllowedOrigins []string
+
+	// AllowedHosts are the names, besides those of this machine and of AllowedOrigins, that a
+	// request to a loopback address may have as its Host ("dray.internal", "*.example.com"),
+	// without port: what a proxy in front sends. Any other is refused 403, for it comes of a
+	// page whose site had its name resolve to this machine (DNS rebinding).
+	AllowedHosts []string
 
 	// Heartbeat is the longest a connection goes without a ping or other traffic in both
 	// directions. Zero means 15 seconds.
@@ -144,6 +151,8 @@ type Server struct {
 	m         *metrics
 	router    http.Handler
 
+	outages, accepts seldom // log lines that would come with every probe, every Accept
+
 	draining atomic.Bool
 	stop     chan struct{} // closed when the sweep is to end
 	stopOnce sync.Once
@@ -178,6 +187,10 @@ func New(cfg Config) *Server {
 		s.ping = func(ctx context.Context) error { return cfg.Redis.Redis().Ping(ctx).Err() }
 	}
 	s.router = s.routes()
+	if files, ok := openFiles(); ok && files < uint64(cfg.MaxConnections)+spareFiles {
+		s.log.Warn("fewer files may be open than connections are allowed: raise the limit (ulimit -n), or lower MaxConnections",
+			"files", files, "connections", cfg.MaxConnections)
+	}
 	go s.sweep()
 	return s
 }
@@ -186,7 +199,7 @@ func New(cfg Config) *Server {
 func (s *Server) Handler() http.Handler { return s.router }
 
 // HTTPServer is an http.Server for Handler that cuts whoever stalls: headers within 5
-// seconds and 16 KiB, a body within 30 seconds, a silent keep-alive after 2 minutes. A WebSocket
+// seconds and 16 KiB, a body within 30 seconds, a silent keep-alive after 30 seconds. A WebSocket
 // leaves these limits behind with its handshake.
 func (s *Server) HTTPServer() *http.Server {
 	return &http.Server{
@@ -194,9 +207,9 @@ func (s *Server) HTTPServer() *http.Server {
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       30 * time.Second,
 		WriteTimeout:      60 * time.Second,
-		IdleTimeout:       2 * time.Minute,
+		IdleTimeout:       30 * time.Second,
 		MaxHeaderBytes:    16 << 10,
-		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+		ErrorLog:          log.New(serverLog{s}, "", 0),
 	}
 }
 

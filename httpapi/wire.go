@@ -110,6 +110,7 @@ func (f *frameCounter) add(p []byte) (extra int) {
 
 // Opcodes and bits of RFC 6455.
 const (
+	opMore   = 0x0 // goes on with the message that was begun
 	opText   = 0x1
 	opBinary = 0x2
 	opClose  = 0x8

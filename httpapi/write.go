@@ -11,6 +11,19 @@ import (
 type writeBuffer struct {
 	b      []byte
 	change watch.Change
+	text   changeText // of change; while it has more, no other message may be begun
+}
+
+// release puts w back for others, without what it holds of a large change.
+func (s *Server) release(w *writeBuffer) {
+	if cap(w.b) > keptBuffer {
+		w.b = nil
+	}
+	if c := &w.change; cap(c.Entered)+cap(c.Moved)+cap(c.Left) > keptFragments {
+		*c = watch.Change{}
+	}
+	w.text = changeText{}
+	s.writes.Put(w)
 }
 
 // answer puts a frame, whose payload build appends, into the queue of answers. It never
@@ -61,11 +74,12 @@ func (c *conn) kickLocked() {
 	}
 	c.writer = true
 	c.writers.Add(1)
-	go c.writeLoop()
+	go c.writeLoop(c.s.writes.Get().(*writeBuffer))
 }
 
 // flush writes what the reader has answered. When nothing else waits to be read the reader
-// does so itself, once: a question is then answered without another goroutine.
+// does so itself, once: a question is then answered without another goroutine. What is large
+// it leaves to the writeLoop after its first piece, for a slow client is to be read meanwhile.
 func (c *conn) flush() {
 	c.mu.Lock()
 	if c.writer || !c.pendingLocked() {
@@ -79,7 +93,14 @@ func (c *conn) flush() {
 	}
 	c.writer = true
 	c.mu.Unlock()
-	if c.writeSome() {
+	w := c.s.writes.Get().(*writeBuffer)
+	switch {
+	case !c.writeSome(w):
+	case w.text.more():
+		c.writers.Add(1)
+		go c.writeLoop(w)
+		return
+	default:
 		c.mu.Lock()
 		c.writer = false
 		if c.pendingLocked() {
@@ -87,14 +108,16 @@ func (c *conn) flush() {
 		}
 		c.mu.Unlock()
 	}
+	c.s.release(w)
 }
 
 // writeLoop writes until nothing is due.
-func (c *conn) writeLoop() {
+func (c *conn) writeLoop(w *writeBuffer) {
 	defer c.writers.Done()
-	for c.writeSome() {
+	defer c.s.release(w)
+	for c.writeSome(w) {
 		c.mu.Lock()
-		if !c.pendingLocked() {
+		if !w.text.more() && !c.pendingLocked() {
 			c.writer = false
 			c.mu.Unlock()
 			return
@@ -110,17 +133,18 @@ func (c *conn) pendingLocked() bool {
 	return len(c.out) > 0 || len(c.dueSubs) > 0 || c.ackDue || c.pingDue || c.pong != nil
 }
 
-// writeSome gathers what is due and writes it; false when there is nobody to write to.
-// It is for whoever set c.writer.
-func (c *conn) writeSome() bool {
-	w := c.s.writes.Get().(*writeBuffer)
-	w.b = c.gather(w.b[:0], &w.change)
+// writeSome gathers what is due, or the next piece of what was begun, and writes it; false
+// when there is nobody to write to. It is for whoever set c.writer.
+func (c *conn) writeSome(w *writeBuffer) bool {
+	w.b = c.gather(w.b[:0], w)
 	err := c.write(w.b)
-	if cap(w.b) > keptBuffer {
-		w.b = nil
-	}
-	c.s.writes.Put(w)
-	if err == nil {
+	if w.text.sent += len(w.b); err == nil {
+		if w.text.sent > takenSize {
+			c.wire.heard.Store(c.s.cfg.Now().UnixNano()) // no kernel holds so much: the client has taken some
+		}
+		if cap(w.b) > keptBuffer {
+			w.b = nil
+		}
 		return true
 	}
 	c.mu.Lock()
@@ -133,10 +157,20 @@ func (c *conn) writeSome() bool {
 
 // gather appends due frames to b. Answers go before the frames of subscriptions, which
 // take turns: so the ok of an update is before its delta, which Next cannot have known before
-// the ok was queued.
-func (c *conn) gather(b []byte, change *watch.Change) []byte {
+// the ok was queued. Between the pieces of a large change only pongs and pings may go.
+func (c *conn) gather(b []byte, w *writeBuffer) []byte {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if w.text.more() && (!c.ended || c.last != nil) { // else there is nobody to finish it for
+		b = c.beatLocked(b)
+		c.mu.Unlock()
+		b = w.text.appendPiece(b)
+		c.mu.Lock()
+		if w.text.more() {
+			return b
+		}
+	}
+	w.text = changeText{}
 	for {
 		b = c.takeLocked(b)
 		if c.ended || len(c.dueSubs) == 0 || len(b) >= writeSize {
@@ -152,15 +186,19 @@ func (c *conn) gather(b []byte, change *watch.Change) []byte {
 			continue
 		}
 		c.mu.Unlock()
-		some := sub.s.Next(change)
+		some := sub.s.Next(&w.change)
 		c.mu.Lock()
 		b = c.takeLocked(b)
 		if !some || sub.removed || c.ended {
 			continue
 		}
 		c.mu.Unlock()
-		b = c.s.appendChange(b, sub.id, change)
+		w.text = c.s.changeText(sub.id, &w.change)
+		b = w.text.appendPiece(b)
 		c.mu.Lock()
+		if w.text.more() {
+			return b
+		}
 	}
 	if c.ended && c.last != nil && !c.lastSent {
 		b = controlFrame(b, opClose, c.last)
@@ -171,10 +209,27 @@ func (c *conn) gather(b []byte, change *watch.Change) []byte {
 
 // takeLocked appends all that is due but the frames of subscriptions.
 func (c *conn) takeLocked(b []byte) []byte {
-	b = append(b, c.out...)
+	if len(b) == 0 && len(c.out) > keptBuffer {
+		b, c.out = c.out, nil // a large answer need not be there twice
+	} else {
+		b = append(b, c.out...)
+	}
 	if c.out = c.out[:0]; cap(c.out) > firstBuffer {
 		c.out = nil
 	}
+	if c.ended {
+		return b
+	}
+	b = c.beatLocked(b)
+	if c.ackDue {
+		b = c.appendAckLocked(b)
+	}
+	c.room.Signal()
+	return b
+}
+
+// beatLocked appends the pong and the ping that are due.
+func (c *conn) beatLocked(b []byte) []byte {
 	if c.ended {
 		return b
 	}
@@ -186,10 +241,6 @@ func (c *conn) takeLocked(b []byte) []byte {
 		b = controlFrame(b, opPing, nil)
 		c.pingDue = false
 	}
-	if c.ackDue {
-		b = c.appendAckLocked(b)
-	}
-	c.room.Signal()
 	return b
 }
 
@@ -207,60 +258,6 @@ func (c *conn) write(b []byte) error {
 		b = b[len(piece):]
 	}
 	return nil
-}
-
-// appendChange appends the frame of a subscription: a snapshot or a delta.
-func (s *Server) appendChange(b []byte, id []byte, change *watch.Change) []byte {
-	b, start := beginFrame(b)
-	if change.Snapshot {
-		s.m.frame(frameSnapshot)
-		b = append(b, `{"type":"snapshot","id":`...)
-	} else {
-		s.m.frame(frameDelta)
-		b = append(b, `{"type":"delta","id":`...)
-	}
-	now := s.cfg.Now().UnixMilli()
-	b = append(b, id...)
-	b = appendInt(b, `,"version":`, int64(change.Version))
-	b = appendInt(b, `,"serverTime":`, now)
-	if len(change.Moved) > 0 {
-		s.m.delivered(change.Moved[0], now)
-	}
-	if change.Snapshot {
-		b = appendList(b, `,"drivers":[`, change.Entered)
-		return endFrame(append(b, '}'), start)
-	}
-	if len(change.Left) > 0 {
-		b = append(b, `,"left":[`...)
-		for i, leave := range change.Left {
-			if i > 0 {
-				b = append(b, ',')
-			}
-			b = dray.AppendString(append(b, `{"driver":`...), leave.Driver)
-			b = dray.AppendString(append(b, `,"reason":`...), string(leave.Reason))
-			b = append(b, '}')
-		}
-		b = append(b, ']')
-	}
-	if len(change.Entered) > 0 {
-		b = appendList(b, `,"entered":[`, change.Entered)
-	}
-	if len(change.Moved) > 0 {
-		b = appendList(b, `,"moved":[`, change.Moved)
-	}
-	return endFrame(append(b, '}'), start)
-}
-
-// appendList appends fragments of JSON as the list that open begins.
-func appendList(b []byte, open string, fragments [][]byte) []byte {
-	b = append(b, open...)
-	for i, f := range fragments {
-		if i > 0 {
-			b = append(b, ',')
-		}
-		b = append(b, f...)
-	}
-	return append(b, ']')
 }
 
 // ackLocked makes an ack due, now or when the last one is ackEvery ago.
