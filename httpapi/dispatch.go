@@ -184,6 +184,7 @@ func (c *conn) nearby(m *message) error {
 
 // appendHits appends the member drivers.
 func appendHits(b []byte, hits []watch.Hit) []byte {
+	b = slices.Grow(b, 256*len(hits)) // once: drivers are seldom longer
 	b = append(b, `"drivers":[`...)
 	for i, hit := range hits {
 		if i > 0 {

@@ -50,7 +50,7 @@ type Config struct {
 	MaxMessageBytes  int // of one WebSocket message; more closes 1009. Zero means 256 KiB
 	MaxBodyBytes     int // of one REST body; more is too_large. Zero means 1 MiB
 	MaxSubscriptions int // of one connection. Zero means 100
-	MaxConnections   int // WebSockets at once; more are refused 503. Zero means 100 000
+	MaxConnections   int // WebSockets at once; more are refused 503. Zero means 10 000
 
 	// MessagesPerSecond is how many messages a connection may send in the long run, and
 	// MessageBurst how many at once; a message over 16 KiB counts once for each 16 KiB. Over
@@ -90,7 +90,7 @@ func (c Config) withDefaults() Config {
 	def(&c.MaxMessageBytes, 256<<10)
 	def(&c.MaxBodyBytes, 1<<20)
 	def(&c.MaxSubscriptions, 100)
-	def(&c.MaxConnections, 100_000)
+	def(&c.MaxConnections, 10_000)
 	def(&c.MessagesPerSecond, 2000)
 	c.MessagesPerSecond = max(c.MessagesPerSecond, 0) // from here on 0 is no limit
 	def(&c.MessageBurst, 2*c.MessagesPerSecond)

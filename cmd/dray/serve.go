@@ -20,7 +20,8 @@ type serverFlags struct {
 	TrailLength    int           `help:"Recent positions kept of each driver; 0 keeps none." default:"0" env:"DRAY_TRAIL_LENGTH"`
 	TrailAge       time.Duration `help:"How long they are kept." default:"1h" env:"DRAY_TRAIL_AGE"`
 	AllowedOrigins []string      `help:"Sites whose pages may open the WebSocket, besides the server's own: maps.example.com, *.example.com, https://maps.example.com." env:"DRAY_ALLOWED_ORIGINS" placeholder:"ORIGIN"`
-	MaxConnections int           `help:"WebSockets at once." default:"100000" env:"DRAY_MAX_CONNECTIONS"`
+	AllowedHosts   []string      `help:"Names by which a proxy in front may call this server, besides those of this machine." env:"DRAY_ALLOWED_HOSTS" placeholder:"HOST"`
+	MaxConnections int           `help:"WebSockets at once." default:"10000" env:"DRAY_MAX_CONNECTIONS"`
 	MaxMessage     int           `help:"Bytes of one WebSocket message." default:"262144" env:"DRAY_MAX_MESSAGE_BYTES" name:"max-message-bytes"`
 	MessageRate    int           `help:"Messages a second that one connection may send; -1 sets no limit." default:"2000" env:"DRAY_MESSAGES_PER_SECOND" name:"messages-per-second"`
 	MaxBuckets     int           `help:"Buckets of 250 km² that this node may hold copies of, for those who watch and ask." default:"8192" env:"DRAY_MAX_BUCKETS"`

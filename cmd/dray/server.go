@@ -72,6 +72,7 @@ func (a *app) start(address string, flags *serverFlags) (*server, error) {
 		Redis:             redis,
 		Version:           version(),
 		AllowedOrigins:    flags.AllowedOrigins,
+		AllowedHosts:      flags.AllowedHosts,
 		MaxConnections:    flags.MaxConnections,
 		MaxMessageBytes:   flags.MaxMessage,
 		MessagesPerSecond: flags.MessageRate,
