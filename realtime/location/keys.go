@@ -1,11 +1,12 @@
 package location
 
 import (
-	"dray"
 	"strconv"
 	"strings"
 
 	"github.com/uber/h3-go/v4"
+
+	"dray"
 )
 
 // All keys of a partition share its hash tag, so that one script call serves many buckets:

@@ -164,7 +164,7 @@ type record struct {
 	json       []byte
 }
 
-// apply takes one entry of bucket b. age is how long ago Redis received it.
+// applyLocked takes in one entry of bucket b. age is how long ago Redis received it.
 func (h *Hub) applyLocked(b *bucket, e *location.Entry, age int64) {
 	d := h.drivers[string(e.Driver)]
 	if e.Left {
