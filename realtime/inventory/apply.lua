@@ -1,0 +1,458 @@
+-- apply.lua: apply requests to the stock of one location, each by itself and all or nothing,
+-- in order; give back first what is due. keys.go tells what the keys hold.
+-- KEYS[1..8]  stock, holds, keys, due, ledger, skus of the location; registry, locations of its partition
+-- ARGV[1]  PUBLISH or SPUBLISH      ARGV[2]  channel of the location's feed
+-- ARGV[3]  the location's id
+-- ARGV[4]  entries that the ledger keeps, 0 for no bound   ARGV[5]  milliseconds it keeps them, 0 likewise
+-- ARGV[6]  milliseconds an answer is kept for its key, and a reservation after its end
+-- ARGV[7]  most due reservations to settle in this call
+-- ARGV[8]  1 when replicas are waited for: then a request that only repeats an answer writes it
+--          once more, for WAIT knows of this connection's writes only
+-- then three lists, each led by its length, which requests name by place: SKUs, fields of keys,
+-- ids of reservations; then the requests, each led by its letter (k: place of its key or 0, f:
+-- fingerprint of the request, by: who asks):
+--   h id k f ttl by final n (sku quantity)*  hold; final: a refusal is kept under the key too
+--   c|r id k f by n (SKU quantity)*          commit or release; n is 0 for all that is held
+--   e id k f ttl                             extend to now + ttl
+--   p id sku quantity by                     hold more in a reservation that does not expire
+--   s sku k f quantity force version by why  set; version "" for any, 0 for a new SKU
+--   a sku k f delta by why                   adjust
+--   f sku quantity reserved version by why   repair counters
+--   g sku   q id   w                         read stock, read a reservation, nothing
+-- Returns  how many reservations expired in this call, as text; then one text for each request:
+--   k<answer>  done      =<answer>  done before, under this key
+--   A  ask again: what is due could not all be settled in this call, and it may matter
+--   S<sku> <requested> <available>\n...  not enough   X<sku> <requested> <held>\n...  exceeds what is held
+--   N  not found      C R E  already committed, released, expired    M  key of another request
+--   B<reserved>  below what is reserved    V<version>  another version   T  too much   U  unreadable record
+--   -  the key stands for a refusal
+-- An answer is a row, a reservation's record, or "<id> <expiresAt>" of a hold.
+-- Nothing is written before all requests are worked out. O(1) a line, O(log N) a reservation in
+-- those of the location. Numbers become text by %d, each once: Lua's own way, and the
+-- one of arguments, cost Redis half a microsecond a number.
+local stock, holds, keys, due, ledger, skus, registry, locations = unpack(KEYS)
+local call, max = redis.call, math.max
+local match, gmatch, sub, concat, format = string.match, string.gmatch, string.sub, table.concat, string.format
+local function int(x) return format('%d', x) end
+local retention, touch = tonumber(ARGV[6]), ARGV[8] == '1'
+local time = call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local nowText = int(now)
+
+local arg = 9
+local function list()
+  local names, count = {}, tonumber(ARGV[arg])
+  for i = 1, count do names[i] = ARGV[arg + i] end
+  arg = arg + count + 1
+  return names
+end
+local function fetch(key, names)
+  if #names == 0 then return {} end
+  return call('HMGET', key, unpack(names))
+end
+local S, fields, ids = list(), list(), list()
+
+-- rows: sku -> quantity (false: none), reserved, both also as text, version
+local Q, R, V, qText, rText, unreadable, created = {}, {}, {}, {}, {}, {}, {}
+local function row(sku, text)
+  local q, r, v = match(text or '', '^(%d+) (%d+) (%d+) %d+$')
+  Q[sku], R[sku], V[sku] = q and tonumber(q) or false, tonumber(r or 0), tonumber(v or 0)
+  qText[sku], rText[sku], unreadable[sku] = q or '0', r or '0', text and not q
+end
+local function known(sku)
+  if Q[sku] == nil then row(sku, call('HGET', stock, sku)) end
+  return Q[sku]
+end
+S[#S + 1] = '#'
+local rows = call('HMGET', stock, unpack(S))
+for i = 1, #S - 1 do row(S[i], rows[i]) end
+local n = tonumber(rows[#S] or '') or math.floor((time[1] * 1000000 + time[2]) / 100)
+
+-- one entry of the ledger, and its effect
+local first, entries, changed = n + 1, {}, {}
+local function change(kind, sku, q, r, id, before, by, why)
+  n = n + 1
+  local v, q0, r0 = V[sku], qText[sku], rText[sku]
+  local q1, r1 = q == Q[sku] and q0 or int(q), r == R[sku] and r0 or int(r)
+  entries[n - first + 1] = kind .. ' ' .. sku .. ' ' .. q0 .. ' ' .. q1 .. ' ' .. r0 .. ' ' .. r1 .. ' ' ..
+    (v == n - 1 and '1' or v > 0 and int(n - v) or '0') .. ' ' .. (before > 0 and int(n - before) or '0') .. ' ' .. id .. ' ' .. by .. ' ' .. why
+  if v < first then changed[#changed + 1] = sku end
+  Q[sku], R[sku], V[sku], qText[sku], rText[sku] = q, r, n, q1, r1
+end
+
+-- reservations: id -> record; false: gone
+local records, dirty, gone, H, D, Z = {}, {}, {}, {}, {}, {}
+local function parse(id, text)
+  local status, at, expires, last, by, key, lines = match(text or '', '^(%a) (%d+) (%d+) (%d+) (%S+) (%S+)(.*)$')
+  if not status then return false end
+  local rec = {id = id, status = status, at = tonumber(at), expires = tonumber(expires), last = tonumber(last), by = by, key = key}
+  for sku, q, c, r in gmatch(lines, '\n(%S+) (%d+) (%d+) (%d+)') do
+    rec[#rec + 1] = {sku = sku, q = tonumber(q), c = tonumber(c), r = tonumber(r)}
+  end
+  records[id] = rec
+  return rec
+end
+local function text(rec)
+  local t = {format('%s %d %d %d %s %s', rec.status, rec.at, rec.expires, rec.last, rec.by, rec.key)}
+  for i, line in ipairs(rec) do t[i + 1] = format('%s %d %d %d', line.sku, line.q, line.c, line.r) end
+  return concat(t, '\n')
+end
+local soonest = math.huge
+local function schedule(at, member)
+  if at < soonest then soonest = at end
+  local m = #D
+  D[m + 1], D[m + 2] = int(at), member
+end
+local function finish(rec, status)
+  rec.status, dirty[rec.id] = status, true
+  if rec.expires > 0 then return schedule(now + retention, rec.id) end
+  dirty[rec.id], records[rec.id] = nil, false -- it comes again when more is held
+  gone[#gone + 1] = rec.id
+end
+local expired = 0
+local function expire(rec)
+  expired = expired + 1
+  for _, line in ipairs(rec) do
+    local left = line.q - line.c - line.r
+    if left > 0 and known(line.sku) then
+      change('expire', line.sku, Q[line.sku], max(R[line.sku] - left, 0), rec.id, rec.last, '*', '')
+      rec.last = n
+    end
+    line.r = line.r + left
+  end
+  finish(rec, 'x')
+end
+
+-- settle what is due: holds end, ended ones and keys are forgotten
+local forgotten, bound = {}, tonumber(ARGV[7])
+local members = call('ZRANGEBYSCORE', due, '-inf', nowText, 'LIMIT', '0', ARGV[7])
+local behind = #members == bound
+do
+  local whose = {}
+  for _, member in ipairs(members) do
+    if sub(member, 1, 1) ~= '+' then whose[#whose + 1] = member end
+  end
+  local texts, at = fetch(holds, whose), 0
+  for _, member in ipairs(members) do
+    if n - first > 1000 then -- reservations of many lines: the others have to wait
+      behind = true
+      break
+    end
+    local rec
+    if sub(member, 1, 1) ~= '+' then
+      at = at + 1
+      rec = parse(whose[at], texts[at])
+    end
+    if rec and rec.status == 'h' and rec.expires <= now then
+      expire(rec)
+    elseif rec and rec.status == 'h' then
+      schedule(rec.expires, member)
+    else
+      Z[#Z + 1] = member
+      if rec then
+        gone[#gone + 1], records[rec.id] = rec.id, false
+        if rec.key ~= '-' then forgotten[#forgotten + 1] = rec.key end
+      elseif sub(member, 1, 1) == '+' then
+        forgotten[#forgotten + 1] = sub(member, 2)
+      end
+    end
+  end
+end
+
+local K, kept = fetch(keys, fields), {}
+local held = fetch(holds, ids)
+for i, id in ipairs(ids) do
+  if records[id] == nil then parse(id, held[i]) end
+end
+
+-- what was answered under a key; nil when nothing was
+local function replay(k, print)
+  if k == 0 or not K[k] then return nil end
+  local f, answer = match(K[k], '^(%S+) (.*)$')
+  if f ~= print then return 'M' end
+  kept[k] = kept[k] or touch
+  return answer == '-' and answer or '=' .. answer
+end
+local function remember(k, print, answer)
+  if k > 0 then
+    K[k], kept[k] = print .. ' ' .. answer, true
+    schedule(now + retention, '+' .. fields[k])
+  end
+  return 'k' .. answer
+end
+local function shown(sku) return qText[sku] .. ' ' .. rText[sku] .. ' ' .. int(V[sku]) .. ' ' .. nowText end
+local function place(i) return tonumber(ARGV[arg + i]) end
+
+-- the reservation that a request names, if it is open; else the answer
+local function open(i)
+  local rec = records[ids[place(i)]]
+  if not rec then return nil, 'N' end
+  if rec.status == 'h' and rec.expires > 0 and rec.expires <= now then expire(rec) end
+  if rec.status == 'h' then return rec end
+  return nil, rec.status == 'c' and 'C' or rec.status == 'r' and 'R' or 'E'
+end
+
+local apply = {}
+
+function apply.h()
+  local id, k, print, expires, by, final, count = ARGV[arg], place(1), ARGV[arg + 2], now + place(3), ARGV[arg + 4], ARGV[arg + 5], place(6)
+  local from = arg + 7
+  arg = from + 2 * count
+  local answer = replay(k, print)
+  if answer then return answer end
+  local short = ''
+  for i = from, arg - 1, 2 do
+    local sku, want = S[tonumber(ARGV[i])], tonumber(ARGV[i + 1])
+    if unreadable[sku] then return 'U' end
+    local there = Q[sku] and max(Q[sku] - R[sku], 0) or 0
+    if want > there then short = short .. format('%s %d %d\n', sku, want, there) end
+  end
+  if short ~= '' then
+    if behind then return 'A' end
+    if final == '1' then remember(k, print, '-') end
+    return 'S' .. short
+  end
+  local lines, last = '', 0
+  for i = from, arg - 1, 2 do
+    local sku = S[tonumber(ARGV[i])]
+    change('hold', sku, Q[sku], R[sku] + ARGV[i + 1], id, last, by, '')
+    last = n
+    lines = lines .. '\n' .. sku .. ' ' .. ARGV[i + 1] .. ' 0 0'
+  end
+  schedule(expires, id)
+  local m, ends = #H, D[#D - 1]
+  H[m + 1] = id
+  H[m + 2] = 'h ' .. nowText .. ' ' .. ends .. ' ' .. int(n) .. ' ' .. by .. ' ' .. (fields[k] or '-') .. lines
+  answer = id .. ' ' .. ends
+  if k > 0 then K[k], kept[k] = print .. ' ' .. answer, true end -- forgotten with its reservation
+  return 'k' .. answer
+end
+
+-- the lines of rec that are asked for with how much, or the answer
+local function pick(rec, from, count)
+  local picked = {}
+  if count == 0 then
+    for _, line in ipairs(rec) do
+      local left = line.q - line.c - line.r
+      if left > 0 then picked[#picked + 1] = {line, left} end
+    end
+    return picked
+  end
+  local over, only = '', nil
+  for i = from, from + 2 * count - 1, 2 do
+    local sku, want, left, line = ARGV[i], tonumber(ARGV[i + 1]), 0, nil
+    for _, l in ipairs(rec) do
+      if l.sku == sku then line, left = l, l.q - l.c - l.r end
+    end
+    if want > left then
+      over = over .. format('%s %d %d\n', sku, want, left)
+      local all = line and left == 0 and (line.r == 0 and 'C' or line.c == 0 and 'R')
+      only = (only == nil or only == all) and all
+    end
+    picked[#picked + 1] = {line, want}
+  end
+  if over ~= '' then return nil, only or 'X' .. over end
+  return picked
+end
+
+local function resolver(kind, status)
+  return function()
+    local k, print, by, count = place(1), ARGV[arg + 2], ARGV[arg + 3], place(4)
+    local rec, answer = open(0)
+    local from = arg + 5
+    arg = from + 2 * count
+    local before = replay(k, print)
+    if before then return before end
+    if not rec then return answer end
+    local picked
+    picked, answer = pick(rec, from, count)
+    if not picked then return answer end
+    if kind == 'commit' then
+      local short = ''
+      for _, p in ipairs(picked) do
+        local there = known(p[1].sku) or 0
+        if there < p[2] then short = short .. format('%s %d %d\n', p[1].sku, p[2], there) end
+      end
+      if short ~= '' then return 'S' .. short end
+    end
+    for _, p in ipairs(picked) do
+      local line, count = p[1], p[2]
+      local sku = line.sku
+      if known(sku) then
+        change(kind, sku, Q[sku] - (kind == 'commit' and count or 0), max(R[sku] - count, 0), rec.id, rec.last, by, '')
+        rec.last = n
+      end
+      line[status] = line[status] + count
+    end
+    dirty[rec.id] = true
+    local left = 0
+    for _, line in ipairs(rec) do left = left + line.q - line.c - line.r end
+    local ended = left == 0
+    if ended then rec.status = status end
+    answer = remember(k, print, text(rec))
+    if ended then finish(rec, status) end
+    return answer
+  end
+end
+apply.c, apply.r = resolver('commit', 'c'), resolver('release', 'r')
+
+function apply.e()
+  local k, print, ttl = place(1), ARGV[arg + 2], place(3)
+  local rec, answer = open(0)
+  arg = arg + 4
+  local before = replay(k, print)
+  if before then return before end
+  if not rec then return answer end
+  if rec.expires == 0 then return 'N' end
+  rec.expires = math.min(now + ttl, rec.at + 86400000)
+  dirty[rec.id] = true
+  schedule(rec.expires, rec.id)
+  return remember(k, print, text(rec))
+end
+
+function apply.p()
+  local id, sku, count, by = ids[place(0)], S[place(1)], place(2), ARGV[arg + 3]
+  arg = arg + 4
+  if unreadable[sku] then return 'U' end
+  local there = Q[sku] and max(Q[sku] - R[sku], 0) or 0
+  if count > there then return behind and 'A' or format('S%s %d %d\n', sku, count, there) end
+  local rec = records[id]
+  if not rec then
+    rec = {id = id, status = 'h', at = now, expires = 0, last = 0, by = by, key = '-', {sku = sku, q = 0, c = 0, r = 0}}
+    records[id] = rec
+  end
+  change('hold', sku, Q[sku], R[sku] + count, id, rec.last, by, '')
+  rec.last, rec[1].q, dirty[id] = n, rec[1].q + count, true
+  return 'k' .. text(rec)
+end
+
+function apply.s()
+  local sku, k, print, q, force, version, by, why = S[place(0)], place(1), ARGV[arg + 2], place(3), ARGV[arg + 4], ARGV[arg + 5], ARGV[arg + 6], ARGV[arg + 7]
+  arg = arg + 8
+  local answer = replay(k, print)
+  if answer then return answer end
+  if unreadable[sku] then return 'U' end
+  if version ~= '' and tonumber(version) ~= V[sku] then return behind and 'A' or 'V' .. int(V[sku]) end
+  if q < R[sku] and force ~= '1' then return behind and 'A' or 'B' .. rText[sku] end
+  if not Q[sku] then created[#created + 1] = sku end
+  change('set', sku, q, R[sku], '*', 0, by, why)
+  return remember(k, print, shown(sku))
+end
+
+function apply.a()
+  local sku, k, print, delta, by, why = S[place(0)], place(1), ARGV[arg + 2], place(3), ARGV[arg + 4], ARGV[arg + 5]
+  arg = arg + 6
+  local answer = replay(k, print)
+  if answer then return answer end
+  if unreadable[sku] then return 'U' end
+  if not Q[sku] then return 'N' end
+  local q = Q[sku] + delta
+  if q < 0 then return format('S%s %d %d\n', sku, -delta, Q[sku]) end
+  if q > 1000000000 then return 'T' end
+  if delta < 0 and q < R[sku] then return behind and 'A' or 'B' .. rText[sku] end
+  change('adjust', sku, q, R[sku], '*', 0, by, why)
+  return remember(k, print, shown(sku))
+end
+
+function apply.f()
+  local sku, q, r, version, by, why = S[place(0)], place(1), place(2), place(3), ARGV[arg + 4], ARGV[arg + 5]
+  arg = arg + 6
+  if not Q[sku] and not unreadable[sku] then return 'N' end
+  if version ~= V[sku] then return 'V' .. int(V[sku]) end
+  change('set', sku, q, r, '*', 0, by, why)
+  return 'k' .. shown(sku)
+end
+
+function apply.g()
+  local i = place(0)
+  local sku = S[i]
+  arg = arg + 1
+  if behind then return 'A' end
+  if unreadable[sku] then return 'U' end
+  if not Q[sku] then return 'N' end
+  return 'k' .. (V[sku] < first and rows[i] or shown(sku))
+end
+
+function apply.q()
+  open(0)
+  local rec = records[ids[place(0)]]
+  arg = arg + 1
+  if not rec then return 'N' end
+  dirty[rec.id] = dirty[rec.id] or touch
+  return 'k' .. text(rec)
+end
+
+function apply.w() return behind and 'A' or 'k' end
+
+local answers = {''}
+while arg <= #ARGV do
+  local f = apply[ARGV[arg]]
+  arg = arg + 1
+  answers[#answers + 1] = f()
+end
+
+-- many is a command with more arguments than unpack bears
+local function many(command, key, list)
+  for i = 1, #list, 2000 do
+    call(command, key, unpack(list, i, math.min(i + 1999, #list)))
+  end
+end
+for id in pairs(dirty) do
+  if records[id] and dirty[id] then
+    H[#H + 1] = id
+    H[#H + 1] = text(records[id])
+  end
+end
+-- The commands that come first find somebody else's value under a key before anything is written.
+call('HLEN', holds)
+for _, sku in ipairs(created) do call('ZADD', skus, '0', sku) end
+if #created > 0 then call('SADD', locations, ARGV[3]) end
+if n >= first then
+  call('XADD', ledger, int(first) .. '-0', 't', nowText, 'e', concat(entries, '\n'))
+  local set, message = {}, {int(first) .. ' ' .. int(n)}
+  for i, sku in ipairs(changed) do
+    local t = shown(sku)
+    set[2 * i - 1], set[2 * i] = sku, t
+    message[i + 1] = sku .. ' ' .. t
+  end
+  set[#set + 1] = '#'
+  set[#set + 1] = int(n)
+  many('HSET', stock, set)
+  call(ARGV[1], ARGV[2], concat(message, '\n'))
+end
+many('HSET', holds, H)
+many('HDEL', holds, gone)
+local answered = {}
+for k, yes in pairs(kept) do
+  if yes then
+    answered[#answered + 1] = fields[k]
+    answered[#answered + 1] = K[k]
+  end
+end
+many('HSET', keys, answered)
+many('HDEL', keys, forgotten)
+many('ZREM', due, Z)
+many('ZADD', due, D)
+if #members > 0 or #D == 0 then
+  local next = call('ZRANGE', due, '0', '0', 'WITHSCORES')
+  if next[1] then
+    call('ZADD', registry, next[2], ARGV[3])
+  else
+    call('ZREM', registry, ARGV[3])
+  end
+else -- the first one due is this one or was known before
+  call('ZADD', registry, 'LT', int(soonest), ARGV[3])
+end
+-- the ledger is cut now and then: a little at a time
+local keep, age = tonumber(ARGV[4]), tonumber(ARGV[5])
+if n >= first and math.floor(n / 64) > math.floor((first - 1) / 64) then
+  if keep > 0 then call('XTRIM', ledger, 'MINID', '~', int(n - keep)) end
+  if age > 0 then
+    for _, m in ipairs(call('XRANGE', ledger, '-', '+', 'COUNT', '100')) do
+      if tonumber(m[2][2]) >= now - age then break end
+      call('XDEL', ledger, m[1])
+    end
+  end
+end
+answers[1] = tostring(expired)
+return answers

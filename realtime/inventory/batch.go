@@ -1,0 +1,198 @@
+package inventory
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"dray"
+)
+
+// How requests become script calls. A location gathers what arrives while a call is in
+// flight (natural batching): one hot SKU is bound by how fast Redis works through carts, not
+// by round trips. Idle: a request is sent at once.
+const (
+	callTimeout = 2 * time.Second
+	inFlight    = 2    // calls of one location at once, the second only for fullBatch requests or more
+	fullBatch   = 16   // requests
+	maxBatch    = 512  // requests of a call
+	maxLines    = 1500 // lines of carts in a call: Lua's unpack bears 8 000 names
+	dueBound    = 256  // due reservations settled in a call
+)
+
+// A queue is what waits for one location.
+type queue struct {
+	store    *Store
+	location string
+
+	mu      sync.Mutex // guards the fields below
+	waiting []*op
+	calls   int  // in flight
+	dead    bool // no longer in Store.queues
+}
+
+// do sends o to its location and waits for its answer.
+func (s *Store) do(ctx context.Context, location string, o *op) error {
+	if err := s.pending.Acquire(ctx, 1); err != nil {
+		return fmt.Errorf("%w: %w", dray.ErrUnavailable, err)
+	}
+	defer s.pending.Release(1)
+	o.done = make(chan struct{})
+	if err := s.enqueue(location, o); err != nil {
+		return err
+	}
+	select {
+	case <-o.done:
+		return o.err
+	case <-ctx.Done():
+		if o.state.CompareAndSwap(opWaiting, opGivenUp) {
+			return fmt.Errorf("%w, nothing was sent: %w", dray.ErrUnavailable, ctx.Err())
+		}
+		return fmt.Errorf("%w, it may have been done: %w", dray.ErrUnavailable, ctx.Err())
+	}
+}
+
+// errClosed is the answer after Close.
+var errClosed = dray.Errorf(dray.CodeUnavailable, "this node is stopping")
+
+func (s *Store) enqueue(location string, o *op) error {
+	for {
+		s.mu.Lock()
+		if s.closing {
+			s.mu.Unlock()
+			return errClosed
+		}
+		q := s.queues[location]
+		if q == nil {
+			q = &queue{store: s, location: location}
+			s.queues[location] = q
+		}
+		s.mu.Unlock()
+		q.mu.Lock()
+		if q.dead { // its last call ended in between
+			q.mu.Unlock()
+			continue
+		}
+		q.waiting = append(q.waiting, o)
+		q.sendLocked()
+		q.mu.Unlock()
+		return nil
+	}
+}
+
+// sendLocked begins calls for what waits.
+func (q *queue) sendLocked() {
+	for len(q.waiting) > 0 && q.calls < inFlight && (q.calls == 0 || len(q.waiting) >= fullBatch) {
+		batch := q.takeLocked()
+		if len(batch) == 0 {
+			continue
+		}
+		q.calls++
+		q.store.running.Add(1)
+		go q.send(batch)
+	}
+}
+
+// takeLocked takes the next call's requests: of those that want the same number of replicas, so
+// that nobody waits for a confirmation that only others asked for.
+func (q *queue) takeLocked() (batch []*op) {
+	lines, replicas := 0, -1
+	rest := q.waiting[:0]
+	for _, o := range q.waiting {
+		fits := len(batch) < maxBatch && lines < maxLines && (replicas < 0 || o.ref.replicas == replicas)
+		switch {
+		case !fits:
+			rest = append(rest, o)
+		case o.state.CompareAndSwap(opWaiting, opSent):
+			batch, replicas = append(batch, o), o.ref.replicas
+			lines += 1 + len(o.items)
+		}
+	}
+	clear(q.waiting[len(rest):])
+	q.waiting = rest
+	return batch
+}
+
+// send makes the call for a batch, tells its callers, and goes on with what came meanwhile.
+func (q *queue) send(batch []*op) {
+	s := q.store
+	defer s.running.Done()
+	back := q.call(batch)
+	q.mu.Lock()
+	q.calls--
+	if len(back) > 0 { // what is due was too much for one call: there is room for more now
+		q.waiting = append(back, q.waiting...)
+	}
+	q.sendLocked()
+	idle := q.calls == 0 && len(q.waiting) == 0
+	q.mu.Unlock()
+	if idle {
+		s.forget(q)
+	}
+}
+
+// forget takes an idle queue out of the Store.
+func (s *Store) forget(q *queue) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.calls == 0 && len(q.waiting) == 0 && !q.dead {
+		q.dead = true
+		delete(s.queues, q.location)
+	}
+}
+
+// call runs apply.lua for a batch and settles its requests but for those that must be sent again.
+func (q *queue) call(batch []*op) (back []*op) {
+	s := q.store
+	began := time.Now()
+	ctx, cancel := context.WithTimeout(s.ctx, callTimeout)
+	defer cancel()
+	answers, acked, err := q.run(ctx, batch)
+	s.metrics.call(len(batch), time.Since(began))
+	for i, o := range batch {
+		switch {
+		case err != nil:
+			o.err = fmt.Errorf("stock of %s: %w", q.location, err)
+		case answers[i] == again:
+			o.state.Store(opWaiting)
+			back = append(back, o)
+			continue
+		default:
+			o.answer, o.acked = answers[i], acked
+			o.err = failure(o.answer)
+			s.metrics.settled(o)
+		}
+		close(o.done)
+	}
+	return back
+}
+
+// run is the round trip, with a WAIT behind it where replicas are asked for.
+func (q *queue) run(ctx context.Context, batch []*op) (answers []string, acked int, err error) {
+	s, replicas := q.store, batch[0].ref.replicas
+	var e encoder
+	for _, o := range batch {
+		e.add(o)
+	}
+	head := append(slices.Grow([]string{s.redis.PublishCommand(), s.keys.feed(q.location), q.location}, 8+len(e.ops)), s.head...)
+	args, keys := e.args(append(head, flag(replicas > 0))...), s.keys.ofApply(q.location)
+	if replicas == 0 {
+		answers, err = s.redis.Run(ctx, s.scripts.apply, keys, args...).StringSlice()
+	} else {
+		cmd, n := s.redis.RunWait(ctx, s.scripts.apply, replicas, s.cfg.WaitTimeout, keys, args...)
+		acked = n
+		answers, err = cmd.StringSlice()
+	}
+	if err != nil {
+		return nil, 0, err
+	}
+	if len(answers) != 1+len(batch) {
+		return nil, 0, dray.Errorf(dray.CodeInternal, "apply.lua answered %d of %d requests", len(answers)-1, len(batch))
+	}
+	s.metrics.expire(answers[0])
+	return answers[1:], acked, nil
+}

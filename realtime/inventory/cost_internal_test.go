@@ -1,0 +1,59 @@
+package inventory
+
+import (
+	"context"
+	"fmt"
+	"regexp"
+	"strconv"
+	"testing"
+	"time"
+
+	"dray"
+	"dray/redisconn"
+	"dray/redisconn/redistest"
+)
+
+var usedCPU = regexp.MustCompile(`used_cpu_(?:user|sys):([0-9.]+)`)
+
+func redisCPU(b *testing.B, c *redisconn.Client) (sum float64) {
+	text, err := c.Redis().Info(b.Context(), "cpu").Result()
+	if err != nil {
+		b.Fatal(err)
+	}
+	for _, m := range usedCPU.FindAllStringSubmatch(text, -1) {
+		f, _ := strconv.ParseFloat(m[1], 64)
+		sum += f
+	}
+	return sum
+}
+
+// BenchmarkCall is what a call of apply.lua costs Redis by the number of its holds.
+func BenchmarkCall(b *testing.B) {
+	server := redistest.Start(b)
+	client := redistest.Open(b, server.Config())
+	s, err := New(b.Context(), Config{Redis: client})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer s.Close(context.Background())
+	if _, err := s.Set(b.Context(), "shop", "a", Set{Quantity: 1e9}, Options{}); err != nil {
+		b.Fatal(err)
+	}
+	q := &queue{store: s, location: "shop"}
+	for _, n := range []int{1, 8, 64, 256} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			before := redisCPU(b, client)
+			for b.Loop() {
+				batch := make([]*op, n)
+				for i := range batch {
+					batch[i] = &op{kind: 'h', id: newReservation("shop"), ttl: time.Hour, items: []dray.Item{{SKU: "a", Quantity: 1}}, ref: ref{by: "*"}}
+				}
+				if _, _, err := q.run(b.Context(), batch); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.ReportMetric((redisCPU(b, client)-before)*1e6/float64(b.N), "us-redis/call")
+			b.ReportMetric((redisCPU(b, client)-before)*1e6/float64(b.N*n), "us-redis/hold")
+		})
+	}
+}

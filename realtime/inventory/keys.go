@@ -1,0 +1,102 @@
+package inventory
+
+import (
+	"strconv"
+	"strings"
+
+	"dray"
+	"dray/redisconn"
+)
+
+// A location belongs to a partition, and all its keys share the partition's hash tag:
+//
+//	<prefix>{<tag>}:inv:<location>:stock   hash  SKU -> row "<quantity> <reserved> <version> <updated ms>"; "#" -> number of the last entry
+//	<prefix>{<tag>}:inv:<location>:holds   hash  reservation -> record, below
+//	<prefix>{<tag>}:inv:<location>:keys    hash  hash of caller and key -> "<fingerprint> <answer>"
+//	<prefix>{<tag>}:inv:<location>:due     zset  reservation, or "+<field of keys>" -> ms when it expires, or is forgotten
+//	<prefix>{<tag>}:inv:<location>:ledger  stream, below
+//	<prefix>{<tag>}:inv:<location>:skus    zset  SKU -> 0, for pages in order
+//	<prefix>{<tag>}:inv:<location>:feed    channel: "<first> <last>" entry of a change, then a line "<SKU> <row>" for each SKU
+//	<prefix>{<tag>}:inv:due                zset  location -> ms when something in it is due
+//	<prefix>{<tag>}:inv:locations          set   of locations that have stock
+//
+// A reservation's record is a line "<status> <made ms> <expires ms> <last entry> <by> <key>", then
+// a line "<SKU> <quantity> <committed> <released>" each; status is h held, c, r or x: how its last
+// units ended. "*" stands for nobody, "-" for no key.
+//
+// A message of the ledger's stream has the id "<first>-0" and the fields t (ms) and e: a line for each
+// entry, numbered from first on without gaps:
+//
+//	<kind> <SKU> <quantity before> <after> <reserved before> <after> <back> <back> <reservation> <by> <reason>
+//
+// back is how many entries ago the one before it of the same SKU, and of the same reservation, stands; 0 for none.
+type keys struct {
+	bases []string // partition -> "<prefix>{<tag>}:inv:"
+}
+
+func newKeys(c *redisconn.Client) (k keys) {
+	for i := range c.Partitions() {
+		k.bases = append(k.bases, c.Prefix()+"{"+c.Tag(i)+"}:inv:")
+	}
+	return k
+}
+
+// partition is that of a location: FNV-1a, then the finalizer of SplitMix64 (Steele, Lea,
+// Flood, OOPSLA 2014).
+func (k *keys) partition(location string) int {
+	if len(k.bases) == 1 {
+		return 0
+	}
+	h := uint64(14695981039346656037)
+	for i := range len(location) {
+		h = (h ^ uint64(location[i])) * 1099511628211
+	}
+	h = (h ^ h>>30) * 0xbf58476d1ce4e5b9
+	h = (h ^ h>>27) * 0x94d049bb133111eb
+	return int((h ^ h>>31) % uint64(len(k.bases)))
+}
+
+func (k *keys) base(location string) string {
+	return k.bases[k.partition(location)] + location + ":"
+}
+
+func (k *keys) stock(location string) string  { return k.base(location) + "stock" }
+func (k *keys) holds(location string) string  { return k.base(location) + "holds" }
+func (k *keys) ledger(location string) string { return k.base(location) + "ledger" }
+func (k *keys) skus(location string) string   { return k.base(location) + "skus" }
+func (k *keys) feed(location string) string   { return k.base(location) + "feed" }
+func (k *keys) due(partition int) string      { return k.bases[partition] + "due" }
+func (k *keys) locations(part int) string     { return k.bases[part] + "locations" }
+
+// ofApply are the KEYS of apply.lua.
+func (k *keys) ofApply(location string) []string {
+	base, p := k.base(location), k.partition(location)
+	return []string{base + "stock", base + "holds", base + "keys", base + "due", base + "ledger", base + "skus",
+		k.due(p), k.locations(p)}
+}
+
+// A reservation's id is "<location>.<random>". locationOf is "" for what is none.
+func locationOf(reservation string) string {
+	if i := strings.LastIndexByte(reservation, '.'); i > 0 && dray.ValidServerID(reservation) && dray.ValidID(reservation[:i]) {
+		return reservation[:i]
+	}
+	return ""
+}
+
+// fields cuts a text of n words apart; the last one takes the rest. false where there are fewer.
+func fields(s string, n int) ([]string, bool) {
+	words := strings.SplitN(s, " ", n)
+	return words, len(words) == n
+}
+
+// numbers reads words as integers.
+func numbers(words []string, into ...*int64) bool {
+	for i, p := range into {
+		n, err := strconv.ParseInt(words[i], 10, 64)
+		if err != nil {
+			return false
+		}
+		*p = n
+	}
+	return true
+}
