@@ -167,13 +167,8 @@ func (s *Store) Close(ctx context.Context) error {
 
 // check validates o.
 func (o *Options) check() error {
-	if len(o.Key) > dray.MaxKey {
-		return dray.FieldError(dray.CodeBadRequest, "key", "must be at most %d bytes", dray.MaxKey)
-	}
-	for i := range len(o.Key) {
-		if o.Key[i] < ' ' || o.Key[i] > '~' {
-			return dray.FieldError(dray.CodeBadRequest, "key", "must be printable ASCII")
-		}
+	if err := dray.ValidateKey(o.Key); err != nil {
+		return err
 	}
 	if o.By != "" && !dray.ValidID(o.By) {
 		return dray.FieldError(dray.CodeBadRequest, "by", "must be an id")

@@ -35,7 +35,7 @@ func benchNode(b *testing.B) node {
 		hub.Close()
 		_ = store.Close(context.Background())
 	})
-	return node{store, hub}
+	return node{store: store, hub: hub}
 }
 
 func fill(b *testing.B, n node, fleet []dray.Position) {

@@ -71,6 +71,9 @@ const (
 
 // attach holds copies of all of ids, and returns when they are read. release gives them back.
 func (h *Hub) attach(ctx context.Context, ids []location.Bucket) ([]*bucket, error) {
+	if err := h.awaitClaims(ctx); err != nil {
+		return nil, err
+	}
 	h.mu.Lock()
 	held, err := h.holdLocked(ids)
 	h.mu.Unlock()
@@ -280,10 +283,14 @@ func (f *feed) Message(channel, payload string) {
 		return
 	}
 	h.metrics.messages.Inc()
-	if name == "dir" {
+	if name == "dir" || name == "claims" {
 		h.mu.Lock()
 		defer h.mu.Unlock()
-		h.hearDirectoryLocked(f, number, lines)
+		if name == "dir" {
+			h.hearDirectoryLocked(f, number, lines)
+		} else {
+			h.hearClaimsLocked(message{number, lines})
+		}
 		return
 	}
 	id := location.ParseBucket(name)
@@ -348,6 +355,9 @@ func (f *feed) Reset() {
 	h.metrics.resets.Inc()
 	h.rereadLocked(list)
 	h.refollowLocked(f, 0)
+	if f == h.claims.feed {
+		h.readClaimsLocked()
+	}
 }
 
 // rereadLocked reads buckets of one feed again, as often as it takes, and has a snapshot
@@ -390,6 +400,9 @@ func (h *Hub) persist(what string, f func() error) bool {
 		err := f()
 		if err == nil {
 			return true
+		}
+		if h.ctx.Err() != nil {
+			return false
 		}
 		h.cfg.Logger.Warn(what, "error", err)
 		select {

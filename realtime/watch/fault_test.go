@@ -282,7 +282,7 @@ func TestNearbyWithoutRoom(t *testing.T) {
 		hub.Close()
 		_ = store.Close(context.Background())
 	}()
-	n := node{store, hub}
+	n := node{store: store, hub: hub}
 	van := dray.NewPosition("van", here)
 	van.Attributes = map[string]string{"vehicle": "van"}
 	n.report(t, van, dray.NewPosition("far", there), dray.NewPosition("left", here))
@@ -313,7 +313,7 @@ func TestIdleBucketsAreDetached(t *testing.T) {
 		hub.Close()
 		_ = store.Close(context.Background())
 	}()
-	n := node{store, hub}
+	n := node{store: store, hub: hub}
 	n.report(t, dray.NewPosition("d", here))
 	for i := range 4 {
 		w := n.watch(t, fmt.Sprint("w", i), dray.Shape{Nearby: &dray.Circle{Latitude: here.Latitude, Longitude: here.Longitude, Radius: 10}}, nil, 0)

@@ -32,6 +32,9 @@ func (r *region) has(id string) bool {
 
 // followAll follows ids, and returns when the buckets of those that are somewhere are read.
 func (h *Hub) followAll(ctx context.Context, ids []string) error {
+	if err := h.awaitClaims(ctx); err != nil {
+		return err
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(h.ctx, cancel)()

@@ -91,7 +91,7 @@ func tapped(t *testing.T, server *redistest.Server, max int) (a, b node, x *tap)
 	})
 	x = &tap{}
 	rdb.Redis().AddHook(x)
-	return a, node{store, hub}, x
+	return a, node{store: store, hub: hub}, x
 }
 
 // at waits until w holds a driver at a place.

@@ -64,6 +64,7 @@ type Hub struct {
 	drivers   map[string]*driver
 	grid      grid
 	index     index
+	claims    claims
 	followed  map[string]*follow // driver id -> who watches it by id
 	deadlines deadlines
 	subs      map[*Subscription]struct{}
@@ -89,7 +90,7 @@ func New(cfg Config) *Hub {
 	h.ctx, h.stop = context.WithCancel(context.Background())
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.feedLocked(0) // proves at once that Redis delivers
+	h.attachClaimsLocked() // proves at once that Redis delivers
 	h.goLocked(h.expireLoop)
 	h.goLocked(h.lingerLoop)
 	return h
@@ -149,6 +150,7 @@ type driver struct {
 	bucket   *bucket // whose feed told of record
 	deadline int64   // when it is stale, on the Hub's clock
 	at       cellRef
+	hold     *hold // somebody has claimed it; else nil
 	queued   int64 // its place in deadlines was made for this deadline
 	moving   bool  // it left bucket for one that is being attached: kept until that is read
 }
@@ -195,7 +197,7 @@ func (h *Hub) applyLocked(b *bucket, e *location.Entry, age int64) {
 	r := &record{at: e.At, receivedAt: e.ReceivedAt, point: e.Point, vector: vectorOf(e.Point), json: append([]byte(nil), e.JSON...)}
 	var old *record
 	if d == nil {
-		d = &driver{id: string(e.Driver)}
+		d = &driver{id: string(e.Driver), hold: h.claims.held[string(e.Driver)]}
 		h.drivers[d.id] = d
 	} else {
 		old = d.record
@@ -217,8 +219,11 @@ func (h *Hub) applyLocked(b *bucket, e *location.Entry, age int64) {
 		d.bucket = b
 		b.drivers[d] = struct{}{}
 	}
+	if d.hold != nil {
+		r = r.claimed()
+	}
 	d.record, d.moving = r, false
-	h.grid.put(d)
+	h.gridOf(d).put(d)
 	d.deadline = h.now() + left
 	if d.queued == 0 {
 		d.queued = d.deadline
@@ -227,27 +232,34 @@ func (h *Hub) applyLocked(b *bucket, e *location.Entry, age int64) {
 			h.nudge()
 		}
 	}
-	h.tellLocked(d.id, old, r, "")
+	h.tellLocked(d, old, r, "")
 }
 
 // removeLocked takes a driver out of every set.
 func (h *Hub) removeLocked(d *driver, reason dray.LeaveReason) {
 	delete(h.drivers, d.id)
 	delete(d.bucket.drivers, d)
-	h.grid.remove(d)
+	h.gridOf(d).remove(d)
 	d.deadline = 0 // its place in deadlines falls away when it comes up
-	h.tellLocked(d.id, d.record, nil, reason)
+	h.tellLocked(d, d.record, nil, reason)
 }
 
 // tellLocked tells the subscriptions that held old or may hold now.
-func (h *Hub) tellLocked(id string, old, now *record, reason dray.LeaveReason) {
-	visit := func(s *Subscription) { s.change(id, now, reason) }
-	if now != nil {
-		h.index.at(now.point, visit)
+func (h *Hub) tellLocked(d *driver, old, now *record, reason dray.LeaveReason) {
+	if d.hold == nil {
+		visit := func(s *Subscription) { s.change(d.id, now, reason) }
+		if now != nil {
+			h.index.at(now.point, visit)
+		}
+		if old != nil && (now == nil || old.point != now.point) {
+			h.index.at(old.point, visit)
+		}
 	}
-	if old != nil && (now == nil || old.point != now.point) {
-		h.index.at(old.point, visit)
-	}
+	h.tellFollowersLocked(d.id, now, reason)
+}
+
+// tellFollowersLocked tells those that watch a driver by its id.
+func (h *Hub) tellFollowersLocked(id string, now *record, reason dray.LeaveReason) {
 	if f := h.followed[id]; f != nil {
 		for s := range f.subs {
 			s.change(id, now, reason)
@@ -299,6 +311,7 @@ func (h *Hub) expire() time.Duration {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	now := h.now()
+	wait := h.expireHoldsLocked(now)
 	for len(h.deadlines) > 0 && h.deadlines[0].queued <= now {
 		d := h.deadlines[0]
 		switch {
@@ -313,7 +326,7 @@ func (h *Hub) expire() time.Duration {
 		}
 	}
 	if len(h.deadlines) == 0 {
-		return time.Hour
+		return wait
 	}
-	return time.Duration(h.deadlines[0].queued-now) * time.Millisecond
+	return min(wait, time.Duration(h.deadlines[0].queued-now)*time.Millisecond)
 }

@@ -30,6 +30,7 @@ func newMetrics(reg prometheus.Registerer, h *Hub) *metrics {
 	if reg != nil {
 		reg.MustRegister(m.messages, m.gaps, m.resets, m.reads, m.rereads, m.questions, m.fallbacks,
 			gauge("drivers", "Drivers in the copies of this node.", func() float64 { return float64(len(h.drivers)) }),
+			gauge("claimed_drivers", "Drivers that are held by a claim, as this node knows.", func() float64 { return float64(len(h.claims.held)) }),
 			gauge("buckets", "Buckets this node holds copies of.", func() float64 { return float64(len(h.buckets)) }),
 			gauge("subscriptions", "Live subscriptions.", func() float64 { return float64(len(h.subs)) }),
 			gauge("feed_lag_seconds", "Slowest way of a probe from publisher to this node.", func() (lag float64) {

@@ -3,6 +3,7 @@ package watch_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"math"
@@ -18,6 +19,7 @@ import (
 	"github.com/uber/h3-go/v4"
 
 	"dray"
+	"dray/realtime/claim"
 	"dray/realtime/location"
 	"dray/realtime/watch"
 	"dray/redisconn"
@@ -28,8 +30,9 @@ func TestMain(m *testing.M) { redistest.Main(m) }
 
 // A node is one dray node without its edge.
 type node struct {
-	store *location.Store
-	hub   *watch.Hub
+	store  *location.Store
+	hub    *watch.Hub
+	claims *claim.Store
 }
 
 func newNode(t *testing.T, rdb *redisconn.Client, ttl time.Duration) node {
@@ -42,7 +45,7 @@ func newNode(t *testing.T, rdb *redisconn.Client, ttl time.Duration) node {
 			t.Errorf("Close() = %v", err)
 		}
 	})
-	return node{store, hub}
+	return node{store, hub, claim.New(claim.Config{Redis: rdb, Near: hub})}
 }
 
 // servers opens the kinds of Redis that the tests run on; two clients of one key prefix, for
@@ -161,6 +164,7 @@ func (w *watcher) apply(c *watch.Change) {
 type truth struct {
 	drivers map[string]dray.Driver // newest of each
 	offline map[string]bool
+	held    map[string]string // driver -> claim
 }
 
 func (x *truth) report(p dray.Position) {
@@ -179,12 +183,13 @@ func (x *truth) differs(w *watcher) string {
 		return "fault: " + w.faults[0]
 	}
 	for id, d := range x.drivers {
-		want := !x.offline[id] && inside(w.shape, id, d.Point()) && w.filter.Match(d.Attributes)
+		claimed := x.held[id] != ""
+		want := !x.offline[id] && inside(w.shape, id, d.Point()) && w.filter.Match(d.Attributes) && (!claimed || w.shape.Drivers != nil)
 		got, in := w.set[id]
 		switch {
 		case want != in:
 			return fmt.Sprintf("%s at %v: in set %v, want %v", id, d.Point(), in, want)
-		case in && (got.Point() != d.Point() || !got.Timestamp.Equal(d.Timestamp) || !maps.Equal(got.Attributes, d.Attributes)):
+		case in && (got.Claimed != claimed || got.Point() != d.Point() || !got.Timestamp.Equal(d.Timestamp) || !maps.Equal(got.Attributes, d.Attributes)):
 			return fmt.Sprintf("%s is %+v, want %+v", id, got, d)
 		}
 	}
@@ -329,7 +334,8 @@ func seed(t *testing.T) uint64 {
 	return s
 }
 
-// Random drivers cross buckets, report late and twice over two nodes at once, go offline;
+// Random drivers cross buckets, report late and twice over two nodes at once, go offline, are
+// claimed and given back;
 // watchers of every shape come, change and go on both. After each step every watcher's set
 // is the brute-force truth.
 func TestSetsEqualTruth(t *testing.T) {
@@ -348,7 +354,7 @@ func runModel(t *testing.T, w world, nodes []node, steps int) {
 	s := seed(t)
 	rnd := rand.New(rand.NewPCG(s, 1))
 	const drivers = 24
-	x := &truth{drivers: map[string]dray.Driver{}, offline: map[string]bool{}}
+	x := &truth{drivers: map[string]dray.Driver{}, offline: map[string]bool{}, held: map[string]string{}}
 	prefix := strings.ReplaceAll(w.name, " ", "-") + "."
 	base := time.Now().Add(-30 * time.Second)
 	clock := 0
@@ -377,7 +383,7 @@ func runModel(t *testing.T, w world, nodes []node, steps int) {
 	}
 	for step := range steps {
 		var did string
-		switch k := rnd.IntN(10); {
+		switch k := rnd.IntN(13); {
 		case k < 5: // both nodes at once, the same drivers
 			var batches [2][]dray.Position
 			for i := range batches {
@@ -441,6 +447,8 @@ func runModel(t *testing.T, w world, nodes []node, steps int) {
 			v.mu.Lock()
 			v.shape, v.filter = *shape, *filter
 			v.mu.Unlock()
+		case k >= 10:
+			did = claimStep(t, x, nodes[rnd.IntN(2)], w, rnd)
 		default:
 			shape, filter := rename(w.shape(rnd, drivers)), randomFilter(rnd)
 			i := rnd.IntN(2)
@@ -470,14 +478,15 @@ func checkQuestions(t *testing.T, x *truth, n node, w world, rnd *rand.Rand) {
 		}
 	}
 	center, radius, filter := w.point(rnd), 100+rnd.Float64()*40000, randomFilter(rnd)
-	limit := 1 + rnd.IntN(20)
-	type near struct {
-		id       string
-		distance float64
-	}
+	x.ask(t, n, center, radius, 1+rnd.IntN(20), filter)
+}
+
+// ask waits until n answers a nearby question as it must, and returns that answer.
+func (x *truth) ask(t *testing.T, n node, center dray.Point, radius float64, limit int, filter dray.Filter) []near {
+	t.Helper()
 	var want []near
 	for id, d := range x.drivers {
-		if distance := dray.Distance(center, d.Point()); !x.offline[id] && distance <= radius && filter.Match(d.Attributes) {
+		if distance := dray.Distance(center, d.Point()); !x.offline[id] && x.held[id] == "" && distance <= radius && filter.Match(d.Attributes) {
 			want = append(want, near{id, distance})
 		}
 	}
@@ -496,6 +505,51 @@ func checkQuestions(t *testing.T, x *truth, n node, w world, rnd *rand.Rand) {
 		}
 		return ""
 	})
+	return want
+}
+
+// near is a driver and how far it is.
+type near struct {
+	id       string
+	distance float64
+}
+
+// claimStep makes a claim of some drivers, one that ends at once, or gives one back; it
+// compares the answer with the truth, and tells what it did.
+func claimStep(t *testing.T, x *truth, n node, w world, rnd *rand.Rand) string {
+	t.Helper()
+	if held := slices.Sorted(maps.Values(x.held)); len(held) > 0 && rnd.IntN(3) == 0 {
+		id := held[rnd.IntN(len(held))]
+		if err := n.claims.Unclaim(t.Context(), id); err != nil {
+			t.Errorf("Unclaim(%s) = %v", id, err)
+		}
+		maps.DeleteFunc(x.held, func(_, claim string) bool { return claim == id })
+		return "unclaim " + id
+	}
+	c := w.point(rnd)
+	r := dray.ClaimRequest{Circle: dray.Circle{Latitude: c.Latitude, Longitude: c.Longitude, Radius: 1000 + rnd.Float64()*40000},
+		Count: 1 + rnd.IntN(4), Filter: randomFilter(rnd), TTL: time.Hour}
+	ends := rnd.IntN(8) == 0
+	if ends {
+		r.TTL = time.Second
+	}
+	want := x.ask(t, n, c, r.Radius, dray.MaxLimit, r.Filter)
+	want = want[:min(len(want), r.Count)]
+	got, err := n.claims.Claim(t.Context(), "", r)
+	did := fmt.Sprintf("claim %+v: %s, %v", r, got.ID, err)
+	if len(want) == 0 != errors.Is(err, dray.ErrNoneAvailable) || len(got.Drivers) != len(want) {
+		t.Errorf("%s of %+v, want %+v", did, got.Drivers, want)
+		return did
+	}
+	for i, d := range got.Drivers {
+		if d.Driver != want[i].id || math.Abs(d.Distance-want[i].distance) > 0.001 {
+			t.Errorf("%s: driver %d is %+v, want %+v", did, i, d, want[i])
+		}
+		if !ends { // else the sets will be as before
+			x.held[d.Driver] = got.ID
+		}
+	}
+	return did
 }
 
 // settle waits until differs is "", as it must be within the promise's 250 ms; the bound here

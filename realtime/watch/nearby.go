@@ -85,6 +85,16 @@ var (
 func (h *Hub) search(ids []location.Bucket, center dray.Point, radius float64, limit int, filter dray.Filter) ([]Hit, error) {
 	h.mu.RLock()
 	defer h.mu.RUnlock()
+	return h.searchLocked(ids, center, radius, limit, filter)
+}
+
+func (h *Hub) searchLocked(ids []location.Bucket, center dray.Point, radius float64, limit int, filter dray.Filter) ([]Hit, error) {
+	if !h.claims.live {
+		return nil, errNotHeld
+	}
+	if !h.claims.sureLocked() {
+		return nil, errNotSure
+	}
 	now := time.Now()
 	for _, id := range ids {
 		b := h.buckets[id]
@@ -186,21 +196,28 @@ func (h *Hub) ask(ctx context.Context, ids []location.Bucket, center dray.Point,
 	for _, n := range newest {
 		found = append(found, n)
 	}
+	if found, err = h.unheld(ctx, found, limit); err != nil {
+		return nil, err
+	}
 	return nearest(found, limit), nil
 }
 
 // nearest sorts found and makes hits of the first limit.
 func nearest(found []near, limit int) []Hit {
-	slices.SortFunc(found, func(a, b near) int {
-		if a.chord2 != b.chord2 {
-			return cmp.Compare(a.chord2, b.chord2)
-		}
-		return cmp.Compare(a.driver.id, b.driver.id)
-	})
+	sortNear(found)
 	found = found[:min(limit, len(found))]
 	hits := make([]Hit, len(found))
 	for i, n := range found {
 		hits[i] = Hit{Distance: metresOf(n.chord2), record: n.record}
 	}
 	return hits
+}
+
+func sortNear(found []near) {
+	slices.SortFunc(found, func(a, b near) int {
+		if a.chord2 != b.chord2 {
+			return cmp.Compare(a.chord2, b.chord2)
+		}
+		return cmp.Compare(a.driver.id, b.driver.id)
+	})
 }
