@@ -8,17 +8,19 @@
 -- ARGV[7]  most due reservations to settle in this call
 -- ARGV[8]  1 when replicas are waited for: then a request that only repeats an answer writes it
 --          once more, for WAIT knows of this connection's writes only
--- then three lists, each led by its length, which requests name by place: SKUs, fields of keys,
--- ids of reservations; then the requests, each led by its letter (k: place of its key or 0, f:
--- fingerprint of the request, by: who asks):
---   h id k f ttl by final n (sku quantity)*  hold; final: a refusal is kept under the key too
---   c|r id k f by n (SKU quantity)*          commit or release; n is 0 for all that is held
---   e id k f ttl                             extend to now + ttl
---   p id sku quantity by                     hold more in a reservation that does not expire
---   s sku k f quantity force version by why  set; version "" for any, 0 for a new SKU
---   a sku k f delta by why                   adjust
---   f sku quantity reserved version by why   repair counters
---   g sku   q id   w                         read stock, read a reservation, nothing
+-- then what the requests name, three lists, each led by its length: SKUs, fields of keys, ids of
+-- reservations; then the requests, each led by its letter (k: field of its key or "", f: fingerprint
+-- of the request, by: who asks):
+--   h id ttl tail (sku quantity entry)* ""    hold; tail and entry: the end of the record, and the
+--                                             lines of the ledger, ready made
+--   H k f final                               before an h: its key; final: a refusal is kept too
+--   c|r id k f by (sku quantity)* ""          commit or release; without lines all that is held
+--   e id k f ttl                              extend to now + ttl
+--   p id sku quantity by                      hold more in a reservation that does not expire
+--   s sku k f quantity force version by why   set; version "" for any, 0 for a new SKU
+--   a sku k f delta by why                    adjust
+--   f sku quantity reserved version by why    repair counters
+--   g sku   q id   w                          read stock, read a reservation, nothing
 -- Returns  how many reservations expired in this call, as text; then one text for each request:
 --   k<answer>  done      =<answer>  done before, under this key
 --   A  ask again: what is due could not all be settled in this call, and it may matter
@@ -26,23 +28,28 @@
 --   N  not found      C R E  already committed, released, expired    M  key of another request
 --   B<reserved>  below what is reserved    V<version>  another version   T  too much   U  unreadable record
 --   -  the key stands for a refusal
--- An answer is a row, a reservation's record, or "<id> <expiresAt>" of a hold.
+-- An answer is a row, a reservation's record, or expiresAt of a hold ("<id> <expiresAt>" under a key).
 -- Nothing is written before all requests are worked out. O(1) a line, O(log N) a reservation in
--- those of the location. Numbers become text by %d, each once: Lua's own way, and the
--- one of arguments, cost Redis half a microsecond a number.
+-- those of the location. A hold takes as few steps as it can: numbers become text, and text
+-- numbers, once a call where that is possible, for each costs as much as ten other steps.
 local stock, holds, keys, due, ledger, skus, registry, locations = unpack(KEYS)
-local call, max = redis.call, math.max
+local argv, call, max = ARGV, redis.call, math.max
 local match, gmatch, sub, concat, format = string.match, string.gmatch, string.sub, table.concat, string.format
 local function int(x) return format('%d', x) end
-local retention, touch = tonumber(ARGV[6]), ARGV[8] == '1'
+local number = setmetatable({}, {__index = function(t, text)
+  local x = tonumber(text)
+  t[text] = x
+  return x
+end})
+local retention, touch = tonumber(argv[6]), argv[8] == '1'
 local time = call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local nowText = int(now)
 
 local arg = 9
 local function list()
-  local names, count = {}, tonumber(ARGV[arg])
-  for i = 1, count do names[i] = ARGV[arg + i] end
+  local names, count = {}, tonumber(argv[arg])
+  for i = 1, count do names[i] = argv[arg + i] end
   arg = arg + count + 1
   return names
 end
@@ -52,12 +59,12 @@ local function fetch(key, names)
 end
 local S, fields, ids = list(), list(), list()
 
--- rows: sku -> quantity (false: none), reserved, both also as text, version
-local Q, R, V, qText, rText, unreadable, created = {}, {}, {}, {}, {}, {}, {}
+-- rows: sku -> quantity (false: none), reserved, version, the text that was read
+local Q, R, V, was, unreadable, created = {}, {}, {}, {}, {}, {}
 local function row(sku, text)
   local q, r, v = match(text or '', '^(%d+) (%d+) (%d+) %d+$')
   Q[sku], R[sku], V[sku] = q and tonumber(q) or false, tonumber(r or 0), tonumber(v or 0)
-  qText[sku], rText[sku], unreadable[sku] = q or '0', r or '0', text and not q
+  was[sku], unreadable[sku] = q and text or '0 0 0 0', text and not q
 end
 local function known(sku)
   if Q[sku] == nil then row(sku, call('HGET', stock, sku)) end
@@ -69,15 +76,16 @@ for i = 1, #S - 1 do row(S[i], rows[i]) end
 local n = tonumber(rows[#S] or '') or math.floor((time[1] * 1000000 + time[2]) / 100)
 
 -- one entry of the ledger, and its effect
-local first, entries, changed = n + 1, {}, {}
-local function change(kind, sku, q, r, id, before, by, why)
+local first, entries, changed, before = n + 1, {}, {}, {}
+local firstText = int(first)
+local function change(sku, q, r, entry)
   n = n + 1
-  local v, q0, r0 = V[sku], qText[sku], rText[sku]
-  local q1, r1 = q == Q[sku] and q0 or int(q), r == R[sku] and r0 or int(r)
-  entries[n - first + 1] = kind .. ' ' .. sku .. ' ' .. q0 .. ' ' .. q1 .. ' ' .. r0 .. ' ' .. r1 .. ' ' ..
-    (v == n - 1 and '1' or v > 0 and int(n - v) or '0') .. ' ' .. (before > 0 and int(n - before) or '0') .. ' ' .. id .. ' ' .. by .. ' ' .. why
-  if v < first then changed[#changed + 1] = sku end
-  Q[sku], R[sku], V[sku], qText[sku], rText[sku] = q, r, n, q1, r1
+  entries[n - first + 1] = entry
+  if V[sku] < first then
+    local m = #changed + 1
+    changed[m], before[m] = sku, sku .. ' ' .. was[sku]
+  end
+  Q[sku], R[sku], V[sku] = q, r, n
 end
 
 -- reservations: id -> record; false: gone
@@ -85,7 +93,7 @@ local records, dirty, gone, H, D, Z = {}, {}, {}, {}, {}, {}
 local function parse(id, text)
   local status, at, expires, last, by, key, lines = match(text or '', '^(%a) (%d+) (%d+) (%d+) (%S+) (%S+)(.*)$')
   if not status then return false end
-  local rec = {id = id, status = status, at = tonumber(at), expires = tonumber(expires), last = tonumber(last), by = by, key = key}
+  local rec = {id = id, status = status, at = tonumber(at), expires = tonumber(expires), last = last, by = by, key = key}
   for sku, q, c, r in gmatch(lines, '\n(%S+) (%d+) (%d+) (%d+)') do
     rec[#rec + 1] = {sku = sku, q = tonumber(q), c = tonumber(c), r = tonumber(r)}
   end
@@ -93,7 +101,7 @@ local function parse(id, text)
   return rec
 end
 local function text(rec)
-  local t = {format('%s %d %d %d %s %s', rec.status, rec.at, rec.expires, rec.last, rec.by, rec.key)}
+  local t = {format('%s %d %d %s %s %s', rec.status, rec.at, rec.expires, rec.last, rec.by, rec.key)}
   for i, line in ipairs(rec) do t[i + 1] = format('%s %d %d %d', line.sku, line.q, line.c, line.r) end
   return concat(t, '\n')
 end
@@ -109,25 +117,27 @@ local function finish(rec, status)
   dirty[rec.id], records[rec.id] = nil, false -- it comes again when more is held
   gone[#gone + 1] = rec.id
 end
+-- a change of a line of rec, by so many units on hand and reserved
+local function move(rec, kind, sku, q, r, by)
+  change(sku, Q[sku] + q, max(R[sku] + r, 0), format('%s %s %d %d %s %s %s ', kind, sku, q, r, rec.id, rec.last, by))
+end
 local expired = 0
 local function expire(rec)
   expired = expired + 1
   for _, line in ipairs(rec) do
     local left = line.q - line.c - line.r
-    if left > 0 and known(line.sku) then
-      change('expire', line.sku, Q[line.sku], max(R[line.sku] - left, 0), rec.id, rec.last, '*', '')
-      rec.last = n
-    end
+    if left > 0 and known(line.sku) then move(rec, 'expire', line.sku, 0, -left, '*') end
     line.r = line.r + left
   end
+  rec.last = firstText
   finish(rec, 'x')
 end
 
 -- settle what is due: holds end, ended ones and keys are forgotten
-local forgotten, bound = {}, tonumber(ARGV[7])
-local members = call('ZRANGEBYSCORE', due, '-inf', nowText, 'LIMIT', '0', ARGV[7])
+local forgotten, bound = {}, tonumber(argv[7])
+local members = call('ZRANGEBYSCORE', due, '-inf', nowText, 'LIMIT', '0', argv[7])
 local behind = #members == bound
-do
+if #members > 0 then
   local whose = {}
   for _, member in ipairs(members) do
     if sub(member, 1, 1) ~= '+' then whose[#whose + 1] = member end
@@ -141,7 +151,7 @@ do
     local rec
     if sub(member, 1, 1) ~= '+' then
       at = at + 1
-      rec = parse(whose[at], texts[at])
+      rec = parse(member, texts[at])
     end
     if rec and rec.status == 'h' and rec.expires <= now then
       expire(rec)
@@ -150,7 +160,7 @@ do
     else
       Z[#Z + 1] = member
       if rec then
-        gone[#gone + 1], records[rec.id] = rec.id, false
+        gone[#gone + 1], records[member] = member, false
         if rec.key ~= '-' then forgotten[#forgotten + 1] = rec.key end
       elseif sub(member, 1, 1) == '+' then
         forgotten[#forgotten + 1] = sub(member, 2)
@@ -159,7 +169,8 @@ do
   end
 end
 
-local K, kept = fetch(keys, fields), {}
+local K, kept = {}, {}
+for i, answer in ipairs(fetch(keys, fields)) do K[fields[i]] = answer end
 local held = fetch(holds, ids)
 for i, id in ipairs(ids) do
   if records[id] == nil then parse(id, held[i]) end
@@ -167,25 +178,24 @@ end
 
 -- what was answered under a key; nil when nothing was
 local function replay(k, print)
-  if k == 0 or not K[k] then return nil end
+  if not K[k] then return nil end
   local f, answer = match(K[k], '^(%S+) (.*)$')
   if f ~= print then return 'M' end
   kept[k] = kept[k] or touch
   return answer == '-' and answer or '=' .. answer
 end
 local function remember(k, print, answer)
-  if k > 0 then
+  if k ~= '' then
     K[k], kept[k] = print .. ' ' .. answer, true
-    schedule(now + retention, '+' .. fields[k])
+    schedule(now + retention, '+' .. k)
   end
   return 'k' .. answer
 end
-local function shown(sku) return qText[sku] .. ' ' .. rText[sku] .. ' ' .. int(V[sku]) .. ' ' .. nowText end
-local function place(i) return tonumber(ARGV[arg + i]) end
+local function shown(sku) return format('%d %d %d %s', Q[sku], R[sku], V[sku], nowText) end
 
 -- the reservation that a request names, if it is open; else the answer
-local function open(i)
-  local rec = records[ids[place(i)]]
+local function open(id)
+  local rec = records[id]
   if not rec then return nil, 'N' end
   if rec.status == 'h' and rec.expires > 0 and rec.expires <= now then expire(rec) end
   if rec.status == 'h' then return rec end
@@ -194,44 +204,59 @@ end
 
 local apply = {}
 
-function apply.h()
-  local id, k, print, expires, by, final, count = ARGV[arg], place(1), ARGV[arg + 2], now + place(3), ARGV[arg + 4], ARGV[arg + 5], place(6)
-  local from = arg + 7
-  arg = from + 2 * count
-  local answer = replay(k, print)
-  if answer then return answer end
-  local short = ''
-  for i = from, arg - 1, 2 do
-    local sku, want = S[tonumber(ARGV[i])], tonumber(ARGV[i + 1])
-    if unreadable[sku] then return 'U' end
-    local there = Q[sku] and max(Q[sku] - R[sku], 0) or 0
-    if want > there then short = short .. format('%s %d %d\n', sku, want, there) end
+-- ttl -> when a hold of now ends, the answer that tells it, and how its record begins
+local ends, done, begins = {}, {}, {}
+
+function apply.h(k, print, final)
+  local id, ttl, tail, from = argv[arg], argv[arg + 1], argv[arg + 2], arg + 3
+  local short, bad, i, sku = nil, false, from, argv[from]
+  while sku ~= '' do
+    local want, q = number[argv[i + 1]], Q[sku]
+    if not q or q - R[sku] < want then
+      bad = bad or unreadable[sku]
+      short = (short or 'S') .. format('%s %d %d\n', sku, want, q and max(q - R[sku], 0) or 0)
+    end
+    i = i + 3
+    sku = argv[i]
   end
-  if short ~= '' then
+  arg = i + 1
+  local answer = k and replay(k, print)
+  if answer then return answer end
+  if short then
+    if bad then return 'U' end
     if behind then return 'A' end
     if final == '1' then remember(k, print, '-') end
-    return 'S' .. short
+    return short
   end
-  local lines, last = '', 0
-  for i = from, arg - 1, 2 do
-    local sku = S[tonumber(ARGV[i])]
-    change('hold', sku, Q[sku], R[sku] + ARGV[i + 1], id, last, by, '')
-    last = n
-    lines = lines .. '\n' .. sku .. ' ' .. ARGV[i + 1] .. ' 0 0'
+  answer = done[ttl]
+  if not answer then
+    local at = now + ttl
+    local atText = int(at)
+    ends[ttl], begins[ttl], answer = atText, concat({'h', nowText, atText, firstText, ''}, ' '), 'k' .. atText
+    done[ttl] = answer
+    if at < soonest then soonest = at end
   end
-  schedule(expires, id)
-  local m, ends = #H, D[#D - 1]
-  H[m + 1] = id
-  H[m + 2] = 'h ' .. nowText .. ' ' .. ends .. ' ' .. int(n) .. ' ' .. by .. ' ' .. (fields[k] or '-') .. lines
-  answer = id .. ' ' .. ends
-  if k > 0 then K[k], kept[k] = print .. ' ' .. answer, true end -- forgotten with its reservation
-  return 'k' .. answer
+  for j = from, i - 3, 3 do
+    sku = argv[j]
+    change(sku, Q[sku], R[sku] + number[argv[j + 1]], argv[j + 2])
+  end
+  local m, h = #D, #H
+  D[m + 1], D[m + 2] = ends[ttl], id
+  H[h + 1], H[h + 2] = id, begins[ttl] .. tail
+  if k then K[k], kept[k] = print .. ' ' .. id .. ' ' .. ends[ttl], true end -- forgotten with its reservation
+  return answer
+end
+
+function apply.H()
+  local k, print, final = argv[arg], argv[arg + 1], argv[arg + 2]
+  arg = arg + 4
+  return apply.h(k, print, final)
 end
 
 -- the lines of rec that are asked for with how much, or the answer
-local function pick(rec, from, count)
+local function pick(rec, from, to)
   local picked = {}
-  if count == 0 then
+  if from == to then
     for _, line in ipairs(rec) do
       local left = line.q - line.c - line.r
       if left > 0 then picked[#picked + 1] = {line, left} end
@@ -239,8 +264,8 @@ local function pick(rec, from, count)
     return picked
   end
   local over, only = '', nil
-  for i = from, from + 2 * count - 1, 2 do
-    local sku, want, left, line = ARGV[i], tonumber(ARGV[i + 1]), 0, nil
+  for i = from, to - 1, 2 do
+    local sku, want, left, line = argv[i], number[argv[i + 1]], 0, nil
     for _, l in ipairs(rec) do
       if l.sku == sku then line, left = l, l.q - l.c - l.r end
     end
@@ -257,15 +282,16 @@ end
 
 local function resolver(kind, status)
   return function()
-    local k, print, by, count = place(1), ARGV[arg + 2], ARGV[arg + 3], place(4)
-    local rec, answer = open(0)
-    local from = arg + 5
-    arg = from + 2 * count
-    local before = replay(k, print)
-    if before then return before end
+    local id, k, print, by, from = argv[arg], argv[arg + 1], argv[arg + 2], argv[arg + 3], arg + 4
+    local to = from
+    while argv[to] ~= '' do to = to + 2 end
+    arg = to + 1
+    local rec, answer = open(id)
+    local already = replay(k, print)
+    if already then return already end
     if not rec then return answer end
     local picked
-    picked, answer = pick(rec, from, count)
+    picked, answer = pick(rec, from, to)
     if not picked then return answer end
     if kind == 'commit' then
       local short = ''
@@ -277,71 +303,66 @@ local function resolver(kind, status)
     end
     for _, p in ipairs(picked) do
       local line, count = p[1], p[2]
-      local sku = line.sku
-      if known(sku) then
-        change(kind, sku, Q[sku] - (kind == 'commit' and count or 0), max(R[sku] - count, 0), rec.id, rec.last, by, '')
-        rec.last = n
-      end
+      if known(line.sku) then move(rec, kind, line.sku, kind == 'commit' and -count or 0, -count, by) end
       line[status] = line[status] + count
     end
-    dirty[rec.id] = true
+    rec.last, dirty[id] = firstText, true
     local left = 0
     for _, line in ipairs(rec) do left = left + line.q - line.c - line.r end
-    local ended = left == 0
-    if ended then rec.status = status end
+    if left == 0 then rec.status = status end
     answer = remember(k, print, text(rec))
-    if ended then finish(rec, status) end
+    if left == 0 then finish(rec, status) end
     return answer
   end
 end
 apply.c, apply.r = resolver('commit', 'c'), resolver('release', 'r')
 
 function apply.e()
-  local k, print, ttl = place(1), ARGV[arg + 2], place(3)
-  local rec, answer = open(0)
+  local id, k, print, ttl = unpack(argv, arg, arg + 3)
   arg = arg + 4
-  local before = replay(k, print)
-  if before then return before end
+  local rec, answer = open(id)
+  local already = replay(k, print)
+  if already then return already end
   if not rec then return answer end
   if rec.expires == 0 then return 'N' end
   rec.expires = math.min(now + ttl, rec.at + 86400000)
-  dirty[rec.id] = true
-  schedule(rec.expires, rec.id)
+  dirty[id] = true
+  schedule(rec.expires, id)
   return remember(k, print, text(rec))
 end
 
 function apply.p()
-  local id, sku, count, by = ids[place(0)], S[place(1)], place(2), ARGV[arg + 3]
-  arg = arg + 4
+  local id, sku, count, by = unpack(argv, arg, arg + 3)
+  arg, count = arg + 4, number[count]
   if unreadable[sku] then return 'U' end
   local there = Q[sku] and max(Q[sku] - R[sku], 0) or 0
   if count > there then return behind and 'A' or format('S%s %d %d\n', sku, count, there) end
   local rec = records[id]
   if not rec then
-    rec = {id = id, status = 'h', at = now, expires = 0, last = 0, by = by, key = '-', {sku = sku, q = 0, c = 0, r = 0}}
+    rec = {id = id, status = 'h', at = now, expires = 0, last = '0', by = by, key = '-', {sku = sku, q = 0, c = 0, r = 0}}
     records[id] = rec
   end
-  change('hold', sku, Q[sku], R[sku] + count, id, rec.last, by, '')
-  rec.last, rec[1].q, dirty[id] = n, rec[1].q + count, true
+  move(rec, 'hold', sku, 0, count, by)
+  rec.last, rec[1].q, dirty[id] = firstText, rec[1].q + count, true
   return 'k' .. text(rec)
 end
 
 function apply.s()
-  local sku, k, print, q, force, version, by, why = S[place(0)], place(1), ARGV[arg + 2], place(3), ARGV[arg + 4], ARGV[arg + 5], ARGV[arg + 6], ARGV[arg + 7]
-  arg = arg + 8
+  local sku, k, print, q, force, version, by, why = unpack(argv, arg, arg + 7)
+  arg, q = arg + 8, number[q]
   local answer = replay(k, print)
   if answer then return answer end
   if unreadable[sku] then return 'U' end
-  if version ~= '' and tonumber(version) ~= V[sku] then return behind and 'A' or 'V' .. int(V[sku]) end
-  if q < R[sku] and force ~= '1' then return behind and 'A' or 'B' .. rText[sku] end
+  if version ~= '' and number[version] ~= V[sku] then return behind and 'A' or 'V' .. int(V[sku]) end
+  if q < R[sku] and force ~= '1' then return behind and 'A' or 'B' .. int(R[sku]) end
   if not Q[sku] then created[#created + 1] = sku end
-  change('set', sku, q, R[sku], '*', 0, by, why)
+  change(sku, q, R[sku], format('set %s %d 0 * 0 %s %s', sku, q - (Q[sku] or 0), by, why))
   return remember(k, print, shown(sku))
 end
 
 function apply.a()
-  local sku, k, print, delta, by, why = S[place(0)], place(1), ARGV[arg + 2], place(3), ARGV[arg + 4], ARGV[arg + 5]
-  arg = arg + 6
+  local sku, k, print, delta, by, why = unpack(argv, arg, arg + 5)
+  arg, delta = arg + 6, number[delta]
   local answer = replay(k, print)
   if answer then return answer end
   if unreadable[sku] then return 'U' end
@@ -349,47 +370,49 @@ function apply.a()
   local q = Q[sku] + delta
   if q < 0 then return format('S%s %d %d\n', sku, -delta, Q[sku]) end
   if q > 1000000000 then return 'T' end
-  if delta < 0 and q < R[sku] then return behind and 'A' or 'B' .. rText[sku] end
-  change('adjust', sku, q, R[sku], '*', 0, by, why)
+  if delta < 0 and q < R[sku] then return behind and 'A' or 'B' .. int(R[sku]) end
+  change(sku, q, R[sku], format('adjust %s %d 0 * 0 %s %s', sku, delta, by, why))
   return remember(k, print, shown(sku))
 end
 
 function apply.f()
-  local sku, q, r, version, by, why = S[place(0)], place(1), place(2), place(3), ARGV[arg + 4], ARGV[arg + 5]
-  arg = arg + 6
+  local sku, q, r, version, by, why = unpack(argv, arg, arg + 5)
+  arg, q, r = arg + 6, number[q], number[r]
   if not Q[sku] and not unreadable[sku] then return 'N' end
-  if version ~= V[sku] then return 'V' .. int(V[sku]) end
-  change('set', sku, q, r, '*', 0, by, why)
+  if number[version] ~= V[sku] then return 'V' .. int(V[sku]) end
+  change(sku, q, r, format('set %s %d %d * 0 %s %s', sku, q - (Q[sku] or 0), r - R[sku], by, why))
   return 'k' .. shown(sku)
 end
 
 function apply.g()
-  local i = place(0)
-  local sku = S[i]
+  local sku = argv[arg]
   arg = arg + 1
   if behind then return 'A' end
   if unreadable[sku] then return 'U' end
   if not Q[sku] then return 'N' end
-  return 'k' .. (V[sku] < first and rows[i] or shown(sku))
+  return 'k' .. (V[sku] < first and was[sku] or shown(sku))
 end
 
 function apply.q()
-  open(0)
-  local rec = records[ids[place(0)]]
+  local id = argv[arg]
   arg = arg + 1
+  open(id)
+  local rec = records[id]
   if not rec then return 'N' end
-  dirty[rec.id] = dirty[rec.id] or touch
+  dirty[id] = dirty[id] or touch
   return 'k' .. text(rec)
 end
 
 function apply.w() return behind and 'A' or 'k' end
 
-local answers = {''}
-while arg <= #ARGV do
-  local f = apply[ARGV[arg]]
-  arg = arg + 1
-  answers[#answers + 1] = f()
+local answers, count = {''}, 1
+for _ = 1, #argv do
+  local f = apply[argv[arg]]
+  if not f then break end
+  arg, count = arg + 1, count + 1
+  answers[count] = f()
 end
+answers[1] = int(expired)
 
 -- many is a command with more arguments than unpack bears
 local function many(command, key, list)
@@ -406,10 +429,10 @@ end
 -- The commands that come first find somebody else's value under a key before anything is written.
 call('HLEN', holds)
 for _, sku in ipairs(created) do call('ZADD', skus, '0', sku) end
-if #created > 0 then call('SADD', locations, ARGV[3]) end
+if #created > 0 then call('SADD', locations, argv[3]) end
 if n >= first then
-  call('XADD', ledger, int(first) .. '-0', 't', nowText, 'e', concat(entries, '\n'))
-  local set, message = {}, {int(first) .. ' ' .. int(n)}
+  call('XADD', ledger, firstText .. '-0', 't', nowText, 's', concat(before, '\n'), 'e', concat(entries, '\n'))
+  local set, message = {}, {firstText .. ' ' .. int(n)}
   for i, sku in ipairs(changed) do
     local t = shown(sku)
     set[2 * i - 1], set[2 * i] = sku, t
@@ -418,14 +441,14 @@ if n >= first then
   set[#set + 1] = '#'
   set[#set + 1] = int(n)
   many('HSET', stock, set)
-  call(ARGV[1], ARGV[2], concat(message, '\n'))
+  call(argv[1], argv[2], concat(message, '\n'))
 end
 many('HSET', holds, H)
 many('HDEL', holds, gone)
 local answered = {}
 for k, yes in pairs(kept) do
   if yes then
-    answered[#answered + 1] = fields[k]
+    answered[#answered + 1] = k
     answered[#answered + 1] = K[k]
   end
 end
@@ -436,15 +459,15 @@ many('ZADD', due, D)
 if #members > 0 or #D == 0 then
   local next = call('ZRANGE', due, '0', '0', 'WITHSCORES')
   if next[1] then
-    call('ZADD', registry, next[2], ARGV[3])
+    call('ZADD', registry, next[2], argv[3])
   else
-    call('ZREM', registry, ARGV[3])
+    call('ZREM', registry, argv[3])
   end
 else -- the first one due is this one or was known before
-  call('ZADD', registry, 'LT', int(soonest), ARGV[3])
+  call('ZADD', registry, 'LT', int(soonest), argv[3])
 end
 -- the ledger is cut now and then: a little at a time
-local keep, age = tonumber(ARGV[4]), tonumber(ARGV[5])
+local keep, age = tonumber(argv[4]), tonumber(argv[5])
 if n >= first and math.floor(n / 64) > math.floor((first - 1) / 64) then
   if keep > 0 then call('XTRIM', ledger, 'MINID', '~', int(n - keep)) end
   if age > 0 then
@@ -454,5 +477,4 @@ if n >= first and math.floor(n / 64) > math.floor((first - 1) / 64) then
     end
   end
 end
-answers[1] = tostring(expired)
 return answers

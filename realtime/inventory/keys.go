@@ -20,16 +20,17 @@ import (
 //	<prefix>{<tag>}:inv:due                zset  location -> ms when something in it is due
 //	<prefix>{<tag>}:inv:locations          set   of locations that have stock
 //
-// A reservation's record is a line "<status> <made ms> <expires ms> <last entry> <by> <key>", then
+// A reservation's record is a line "<status> <made ms> <expires ms> <message> <by> <key>", then
 // a line "<SKU> <quantity> <committed> <released>" each; status is h held, c, r or x: how its last
-// units ended. "*" stands for nobody, "-" for no key.
+// units ended; message is that of the ledger with its last entries. "*" stands for nobody, "-" for no key.
 //
-// A message of the ledger's stream has the id "<first>-0" and the fields t (ms) and e: a line for each
-// entry, numbered from first on without gaps:
+// A message of the ledger's stream holds the entries of one call, numbered from its id "<first>-0" on
+// without gaps. Its fields are t, ms; s, a line "<SKU> <row>" for each SKU that it changes, as it was before
+// (so the version there is the SKU's entry before); and e, a line for each entry:
 //
-//	<kind> <SKU> <quantity before> <after> <reserved before> <after> <back> <back> <reservation> <by> <reason>
+//	<kind> <SKU> <change of quantity> <change of reserved> <reservation> <message> <by> <reason>
 //
-// back is how many entries ago the one before it of the same SKU, and of the same reservation, stands; 0 for none.
+// message is the one before with entries of the same reservation, 0 for none.
 type keys struct {
 	bases []string // partition -> "<prefix>{<tag>}:inv:"
 }

@@ -8,15 +8,12 @@ import (
 	"dray"
 )
 
-// Columns of a ledger line that tell how far back the entry before it stands.
-const (
-	bySKU         = 7
-	byReservation = 8
-)
+// passMost is how many entries of others a page of the ledger may have to pass.
+const passMost = 20_000
 
 // Ledger returns up to limit (1 to 1000) entries of a SKU, newest first, from cursor on; next is the
-// cursor to go on with, "" at the end, which is where the ledger was cut. It fails with
-// dray.ErrNotFound where the SKU was never set. One or two round trips.
+// cursor to go on with, "" at the end, which may be where the ledger was cut. A page may be
+// shorter than limit and not the last. It fails with dray.ErrNotFound where the SKU was never set.
 func (s *Store) Ledger(ctx context.Context, location, sku, cursor string, limit int) (entries []dray.LedgerEntry, next string, err error) {
 	from, err := parseCursor(cursor, limit)
 	if err != nil {
@@ -29,50 +26,8 @@ func (s *Store) Ledger(ctx context.Context, location, sku, cursor string, limit 
 	if from == 0 || from > stock.Version {
 		from = stock.Version
 	}
-	entries, next, err = s.walk(ctx, location, from, bySKU, limit)
-	if len(entries) > 0 && entries[0].SKU != sku {
-		return nil, "", errCursor
-	}
-	return entries, next, err
-}
-
-// ReservationLedger is Ledger for the entries of a reservation.
-func (s *Store) ReservationLedger(ctx context.Context, reservation, cursor string, limit int) (entries []dray.LedgerEntry, next string, err error) {
-	from, err := parseCursor(cursor, limit)
-	if err != nil {
-		return nil, "", err
-	}
-	r, err := s.record(ctx, &op{kind: 'q', id: reservation}, Options{}, nil)
-	if err != nil {
-		return nil, "", err
-	}
-	if from == 0 || from > r.last {
-		from = r.last
-	}
-	entries, next, err = s.walk(ctx, r.Location, from, byReservation, limit)
-	if len(entries) > 0 && entries[0].Reservation != reservation {
-		return nil, "", errCursor
-	}
-	return entries, next, err
-}
-
-var errCursor = dray.FieldError(dray.CodeBadRequest, "cursor", "is not one that was given")
-
-func parseCursor(cursor string, limit int) (from int64, err error) {
-	if limit < 1 || limit > dray.MaxLimit {
-		return 0, dray.FieldError(dray.CodeBadRequest, "limit", "must be 1 to %d", dray.MaxLimit)
-	}
-	if cursor == "" {
-		return 0, nil
-	}
-	if from, err = strconv.ParseInt(cursor, 10, 64); err != nil || from < 1 || from > 1e14 {
-		return 0, errCursor
-	}
-	return from, nil
-}
-
-func (s *Store) walk(ctx context.Context, location string, from int64, column, limit int) (entries []dray.LedgerEntry, next string, err error) {
-	answer, err := s.redis.Run(ctx, s.scripts.ledger, []string{s.keys.ledger(location)}, from, column, limit).StringSlice()
+	keys := []string{s.keys.ledger(location)}
+	answer, err := s.redis.Run(ctx, s.scripts.ledger, keys, from, sku, limit, passMost).StringSlice()
 	if err != nil {
 		return nil, "", err
 	}
@@ -81,7 +36,7 @@ func (s *Store) walk(ctx context.Context, location string, from int64, column, l
 		if !numbers(answer, &number, &at) {
 			return nil, "", errUnreadable
 		}
-		e, _, ok := parseEntry(location, number, time.UnixMilli(at), answer[2])
+		e, ok := parseEntry(location, sku, number, time.UnixMilli(at), answer[2])
 		if !ok {
 			return nil, "", errUnreadable
 		}
@@ -91,4 +46,64 @@ func (s *Store) walk(ctx context.Context, location string, from int64, column, l
 		next = answer[0]
 	}
 	return entries, next, nil
+}
+
+// ReservationLedger is Ledger for the entries of a reservation. A round trip for each time it was
+// changed.
+func (s *Store) ReservationLedger(ctx context.Context, reservation, cursor string, limit int) (entries []dray.LedgerEntry, next string, err error) {
+	from, err := parseCursor(cursor, limit)
+	if err != nil {
+		return nil, "", err
+	}
+	r, err := s.record(ctx, &op{kind: 'q', id: reservation}, Options{}, nil)
+	if err != nil {
+		return nil, "", err
+	}
+	for at := r.last; at > 0; {
+		m, ok, err := s.message(ctx, r.Location, at)
+		if err != nil || !ok {
+			return entries, "", err // cut
+		}
+		at = 0
+		for i := len(m.entries) - 1; i >= 0; i-- {
+			e := m.entries[i]
+			if e.Reservation != reservation {
+				continue
+			}
+			if at = m.before[i]; from > 0 && e.Entry > from {
+				continue
+			}
+			if len(entries) == limit {
+				return entries, strconv.FormatInt(e.Entry, 10), nil
+			}
+			entries = append(entries, e)
+		}
+	}
+	return entries, "", nil
+}
+
+// message reads the message of the ledger that begins with an entry; false where it was cut.
+func (s *Store) message(ctx context.Context, location string, first int64) (m message, ok bool, err error) {
+	id := strconv.FormatInt(first, 10) + "-0"
+	found, err := s.redis.Redis().XRangeN(ctx, s.keys.ledger(location), id, id, 1).Result()
+	if err != nil || len(found) == 0 {
+		return m, false, err
+	}
+	if m, ok = parseMessage(location, found[0]); !ok {
+		s.unreadable(location, id)
+	}
+	return m, ok, nil
+}
+
+func parseCursor(cursor string, limit int) (from int64, err error) {
+	if limit < 1 || limit > dray.MaxLimit {
+		return 0, dray.FieldError(dray.CodeBadRequest, "limit", "must be 1 to %d", dray.MaxLimit)
+	}
+	if cursor == "" {
+		return 0, nil
+	}
+	if from, err = strconv.ParseInt(cursor, 10, 64); err != nil || from < 1 || from > 1e15 {
+		return 0, dray.FieldError(dray.CodeBadRequest, "cursor", "is not one that was given")
+	}
+	return from, nil
 }

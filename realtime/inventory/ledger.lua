@@ -1,31 +1,48 @@
--- ledger.lua: walk the ledger of a location back from one entry of a SKU, or of a reservation.
--- KEYS[1]  ledger   stream (keys.go)
--- ARGV[1]  number of the entry to begin with
--- ARGV[2]  7 to go back by SKU, 8 by reservation: the column that says how far
--- ARGV[3]  most entries
--- Returns  number, ms, line, for each entry, newest first; then the number to go on with, 0 at the end.
--- Ends early where the ledger was cut. Reads only. O(log N) an entry and the lines of its message.
-local n, column, limit = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
-local answer, first, at, lines = {}, nil, nil, nil
-while n > 0 and limit > 0 do
-  if not first or n < first then
-    local found = redis.call('XREVRANGE', KEYS[1], string.format('%.0f', n), '-', 'COUNT', 1)[1]
-    if not found then break end
-    first, at, lines = tonumber(string.match(found[1], '^%d+')), found[2][2], {}
-    for line in string.gmatch(found[2][4], '[^\n]+') do lines[#lines + 1] = line end
+-- ledger.lua: go back through the entries of a SKU, newest first.
+-- KEYS[1]  ledger   stream of messages (keys.go)
+-- ARGV[1]  number of the entry to begin with    ARGV[2]  SKU
+-- ARGV[3]  most entries                         ARGV[4]  most entries of others to pass on the way
+-- Returns  for each entry: number, ms, "<kind> <quantity before> <after> <reserved before> <after>
+--          <reservation> <message> <by> <reason>"; then the number to go on with, 0 at the end, which may
+--          be where the ledger was cut.
+-- Reads only. O(log N) a message and the entries in it.
+local n, sku, limit, budget = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
+local find, match, sub, format = string.find, string.match, string.sub, string.format
+local answer = {}
+while n > 0 and limit > 0 and budget > 0 do
+  local found = redis.call('XREVRANGE', KEYS[1], format('%d', n), '-', 'COUNT', '1')[1]
+  local at, before, lines, first
+  if found then
+    at, before, lines, first = found[2][2], '\n' .. found[2][4], found[2][6], tonumber(match(found[1], '^%d+'))
   end
-  local line = lines[n - first + 1]
-  if not line then break end
-  answer[#answer + 1] = string.format('%.0f', n)
-  answer[#answer + 1] = at
-  answer[#answer + 1] = line
-  local back, place = 0, 0
-  for word in string.gmatch(line, '%S+') do
-    place = place + 1
-    if place == column then back = tonumber(word) break end
+  local _, last = find(before or '', '\n' .. sku .. ' ', 1, true)
+  if not last then
+    n = 0
+    break
   end
-  n, limit = back > 0 and n - back or 0, limit - 1
+  local q, r, version = match(before, '^(%d+) (%d+) (%d+)', last + 1)
+  local mine, number = {}, first - 1
+  for line in string.gmatch(lines, '[^\n]+') do
+    number, budget = number + 1, budget - 1
+    if number > n then break end
+    local kind = match(line, '^%a+')
+    if sub(line, #kind + 2, #kind + #sku + 2) == sku .. ' ' then
+      local dq, dr, rest = match(line, '^(%-?%d+) (%-?%d+) (.*)$', #kind + #sku + 3)
+      mine[#mine + 1] = {number, format('%s %d %d %d %d %s', kind, q, q + dq, r, r + dr, rest)}
+      q, r = q + dq, r + dr
+    end
+  end
+  n = tonumber(version)
+  for i = #mine, 1, -1 do
+    if limit == 0 then
+      n = mine[i][1]
+      break
+    end
+    answer[#answer + 1] = format('%d', mine[i][1])
+    answer[#answer + 1] = at
+    answer[#answer + 1] = mine[i][2]
+    limit = limit - 1
+  end
 end
-if n > 0 and limit > 0 then n = 0 end
-answer[#answer + 1] = string.format('%.0f', n)
+answer[#answer + 1] = format('%d', n)
 return answer

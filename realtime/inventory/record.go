@@ -5,6 +5,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/redis/go-redis/v9"
+
 	"dray"
 )
 
@@ -25,7 +27,7 @@ func parseRow(location, sku, s string) (stock dray.Stock, ok bool) {
 type record struct {
 	dray.Reservation
 	made time.Time
-	last int64  // number of its last entry
+	last int64  // message with its last entries
 	by   string // who made it
 	open bool
 }
@@ -69,17 +71,63 @@ func parseRecord(id, s string) (r record, ok bool) {
 // held is how many units of it are still held.
 func held(it dray.ReservedItem) int64 { return it.Quantity - it.Committed - it.Released }
 
-// parseEntry reads a line of the ledger; back are the distances to the entries before it of
-// its SKU and of its reservation.
-func parseEntry(location string, number int64, at time.Time, line string) (e dray.LedgerEntry, back [2]int64, ok bool) {
-	w, ok := fields(line, 11)
-	if !ok {
-		return e, back, false
+// A message is the entries of one call, as the ledger holds them.
+type message struct {
+	first   int64
+	at      time.Time
+	entries []dray.LedgerEntry
+	before  []int64 // for each entry: the message before with entries of its reservation; 0 for none
+}
+
+// last is the number of its last entry.
+func (m *message) last() int64 { return m.first + int64(len(m.entries)) - 1 }
+
+// parseMessage reads a message of the ledger (keys.go).
+func parseMessage(location string, x redis.XMessage) (m message, ok bool) {
+	var at int64
+	id, _, _ := strings.Cut(x.ID, "-")
+	field := func(name string) string { s, _ := x.Values[name].(string); return s }
+	if !numbers([]string{id, field("t")}, &m.first, &at) {
+		return m, false
 	}
-	e = dray.LedgerEntry{Entry: number, At: at, Location: location, SKU: w[1], Kind: dray.LedgerKind(w[0]),
-		Reservation: nobody(w[8]), By: nobody(w[9]), Reason: w[10]}
-	ok = numbers(w[2:], &e.Quantity.Before, &e.Quantity.After, &e.Reserved.Before, &e.Reserved.After, &back[0], &back[1])
-	return e, back, ok
+	m.at = time.UnixMilli(at)
+	rows := map[string]dray.Stock{} // as they are before the next entry
+	for line := range strings.SplitSeq(field("s"), "\n") {
+		sku, row, _ := strings.Cut(line, " ")
+		if rows[sku], ok = parseRow(location, sku, row); !ok {
+			return m, false
+		}
+	}
+	for line := range strings.SplitSeq(field("e"), "\n") {
+		w, ok := fields(line, 8)
+		var quantity, reserved, before int64
+		if !ok || !numbers(w[2:], &quantity, &reserved) || !numbers(w[5:], &before) {
+			return m, false
+		}
+		row, known := rows[w[1]]
+		if !known {
+			return m, false
+		}
+		e := dray.LedgerEntry{Entry: m.first + int64(len(m.entries)), At: m.at, Location: location, SKU: w[1], Kind: dray.LedgerKind(w[0]),
+			Quantity:    dray.Step{Before: row.Quantity, After: row.Quantity + quantity},
+			Reserved:    dray.Step{Before: row.Reserved, After: row.Reserved + reserved},
+			Reservation: nobody(w[4]), By: nobody(w[6]), Reason: w[7]}
+		row.Quantity, row.Reserved = e.Quantity.After, e.Reserved.After
+		rows[w[1]] = row
+		m.entries, m.before = append(m.entries, e), append(m.before, before)
+	}
+	return m, true
+}
+
+// parseEntry reads an entry as ledger.lua tells it.
+func parseEntry(location, sku string, number int64, at time.Time, text string) (e dray.LedgerEntry, ok bool) {
+	w, ok := fields(text, 9)
+	if !ok {
+		return e, false
+	}
+	e = dray.LedgerEntry{Entry: number, At: at, Location: location, SKU: sku, Kind: dray.LedgerKind(w[0]),
+		Reservation: nobody(w[5]), By: nobody(w[7]), Reason: w[8]}
+	return e, numbers(w[1:], &e.Quantity.Before, &e.Quantity.After, &e.Reserved.Before, &e.Reserved.After)
 }
 
 // anybody writes "" as "*", which is no id; nobody reads it.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 	"time"
 
 	"dray"
@@ -47,12 +48,15 @@ func (s *Store) hold(ctx context.Context, location string, o *op) (dray.Reservat
 	if err := s.do(ctx, location, o); err != nil {
 		return dray.Reservation{}, err
 	}
-	words, ok := fields(o.answer[1:], 2)
+	id, until := o.id, o.answer[1:]
+	if o.answer[0] == '=' {
+		id, until, _ = strings.Cut(until, " ")
+	}
 	var expires int64
-	if !ok || !numbers(words[1:], &expires) {
+	if !numbers([]string{until}, &expires) {
 		return dray.Reservation{}, errUnreadable
 	}
-	r := dray.Reservation{Reservation: words[0], Location: location, Status: dray.StatusHeld,
+	r := dray.Reservation{Reservation: id, Location: location, Status: dray.StatusHeld,
 		ExpiresAt: time.UnixMilli(expires), Replicas: o.acked, Distance: math.NaN()}
 	for _, it := range o.items {
 		r.Items = append(r.Items, dray.ReservedItem{SKU: it.SKU, Quantity: it.Quantity})
