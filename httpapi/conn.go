@@ -43,6 +43,7 @@ const (
 //	│ └ handle       one message, after the one before
 //	│   ├ decode     bytes -> message; the only parser of client bytes
 //	│   ├ dispatch   message.typ -> handler -> answer or error frame
+//	│   │ └ ask      begins an askNow, which waits for the stock and answers; a bounded number at once
 //	│   └ yield      waits while the queue of answers is full
 //	├ Reported       from any goroutine: settles positions, then an ok, an error, an ack may be due
 //	├ due            from any goroutine: a subscription has something to say
@@ -74,6 +75,7 @@ type conn struct {
 	pinged time.Time // the sweep's own: when it last had a ping sent
 
 	writers sync.WaitGroup // the writeLoop, while it runs
+	asks    sync.WaitGroup // what asks the stock
 
 	mu        sync.Mutex // guards the fields below
 	out       []byte     // frames of answers
@@ -85,10 +87,11 @@ type conn struct {
 	ackDue    bool            // an ack may be sent now
 	ackTimer  *time.Timer     // makes the next ack due; nil when none was ever needed
 	ackTimed  bool            // it runs
+	asking    int             // asks under way
 	subs      map[string]*sub // idKey of its id -> a subscription
 	dueSubs   []*sub
 	writer    bool      // somebody writes: the writeLoop, or the reader
-	room      sync.Cond // on mu: out or window have emptied somewhat, or the connection ends
+	room      sync.Cond // on mu: out, window or asking have emptied somewhat, or the connection ends
 	leaving   bool      // the server drains: nothing more is read
 	ended     bool      // nothing more is taken in or answered
 	last      []byte    // payload of the close frame to write; nil when there is none
@@ -108,6 +111,7 @@ func (c *conn) serve() {
 	c.end(code, reason)
 	c.writers.Wait()
 	c.cancel()
+	c.asks.Wait()
 	c.mu.Lock()
 	subs := c.subs
 	c.subs, c.dueSubs = nil, nil

@@ -7,7 +7,7 @@ import (
 )
 
 const (
-	costlyItems = 16     // points, cells, ids and values that cost as much as a message
+	costlyItems = 16     // points, cells, ids, values and lines that cost as much as a message
 	costlyArea  = 2500e6 // square metres searched that do
 	costlyHits  = 100    // drivers in an answer that do
 )
@@ -22,6 +22,9 @@ func workCost(m *message) float64 {
 	var area, hits float64 // square metres, drivers
 	for _, values := range m.filter {
 		items += len(values)
+	}
+	if m.order != nil {
+		items += len(m.order.items)
 	}
 	if s := m.shape; s != nil {
 		items += len(s.Cells) + len(s.Drivers)

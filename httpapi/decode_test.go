@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"dray"
+	"dray/realtime/inventory"
 )
 
 // A message that is refused says so with a code and, where there is one, the field.
@@ -233,23 +234,31 @@ func TestDecodeTakes(t *testing.T) {
 				{0, dray.ErrBadRequest}, {2, dray.ErrInvalidPosition}, {3, dray.ErrBadRequest}, {4, dray.ErrBadRequest}}}},
 		"seq of a batch is ignored": {`{"type":"positions","seq":"?","positions":[{"latitude":1,"longitude":2}]}`,
 			message{typ: "positions", positions: []dray.Position{lat}, index: []int{0}}},
-		"offline":               {`{"type":"offline"}`, message{typ: "offline"}},
-		"offline of another":    {`{"type":"offline","id":-3,"driver":"d1"}`, message{typ: "offline", id: []byte("-3"), driver: "d1"}},
-		"unsubscribe":           {`{"type":"unsubscribe","id":0}`, message{typ: "unsubscribe", id: []byte("0")}},
-		"subscribe nearby":      {`{"type":"subscribe","id":1,"nearby":{"latitude":1,"longitude":-180,"radius":5e4},"intervalMs":0}`, message{typ: "subscribe", id: []byte("1"), shape: &dray.Shape{Nearby: &dray.Circle{Latitude: 1, Longitude: -180, Radius: 50_000}}, interval: 0}},
-		"subscribe bounds":      {`{"type":"subscribe","id":1,"nearby":null,"bounds":{"south":-1,"west":179,"north":1,"east":-179},"intervalMs":60000}`, message{typ: "subscribe", id: []byte("1"), shape: &dray.Shape{Bounds: &dray.Bounds{South: -1, West: 179, North: 1, East: -179}}, interval: time.Minute}},
-		"subscribe area":        {`{"type":"subscribe","id":1,"area":{"type":"Polygon","bbox":[0,0,1,1],"coordinates":[[[0,0],[1,0,12],[1,1],[0,0]]]},"filter":{"status":["free"],"vehicle":["van","truck"]}}`, message{typ: "subscribe", id: []byte("1"), shape: &dray.Shape{Area: &dray.Polygon{Type: "Polygon", Coordinates: square}}, filter: free}},
-		"subscribe cells":       {`{"type":"subscribe","id":1,"cells":["87283472bffffff"]}`, message{typ: "subscribe", id: []byte("1"), shape: &dray.Shape{Cells: []string{"87283472bffffff"}}}},
-		"subscribe drivers":     {`{"type":"subscribe","id":1,"drivers":["a","b"]}`, message{typ: "subscribe", id: []byte("1"), shape: &dray.Shape{Drivers: []string{"a", "b"}}}},
-		"subscribe stock":       {`{"type":"subscribe","id":1,"stock":{"location":"l","skus":["s"]}}`, message{typ: "subscribe", id: []byte("1"), shape: &dray.Shape{Stock: &dray.StockShape{Location: "l", SKUs: []string{"s"}}}}},
-		"update of a filter":    {`{"type":"update","id":1,"filter":{},"intervalMs":"?"}`, message{typ: "update", id: []byte("1"), filter: dray.Filter{}}},
-		"update of a shape":     {`{"type":"update","id":1,"drivers":["a"]}`, message{typ: "update", id: []byte("1"), shape: &dray.Shape{Drivers: []string{"a"}}}},
-		"nearby":                {`{"type":"nearby","id":"q","latitude":1,"longitude":2,"radius":300.5}`, message{typ: "nearby", id: []byte(`"q"`), center: dray.Point{Latitude: 1, Longitude: 2}, radius: 300.5}},
-		"nearby with all":       {`{"type":"nearby","id":"q","latitude":1,"longitude":2,"radius":300,"limit":1000,"filter":{"status":["free"],"vehicle":["van","truck"]}}`, message{typ: "nearby", id: []byte(`"q"`), center: dray.Point{Latitude: 1, Longitude: 2}, radius: 300, limit: 1000, filter: free}},
-		"of the next issue":     {`{"type":"reserve","id":1,"items":[]}`, message{typ: "reserve", id: []byte("1")}},
+		"offline":            {`{"type":"offline"}`, message{typ: "offline"}},
+		"offline of another": {`{"type":"offline","id":-3,"driver":"d1"}`, message{typ: "offline", id: []byte("-3"), driver: "d1"}},
+		"unsubscribe":        {`{"type":"unsubscribe","id":0}`, message{typ: "unsubscribe", id: []byte("0")}},
+		"subscribe nearby":   {`{"type":"subscribe","id":1,"nearby":{"latitude":1,"longitude":-180,"radius":5e4},"intervalMs":0}`, message{typ: "subscribe", id: []byte("1"), shape: &dray.Shape{Nearby: &dray.Circle{Latitude: 1, Longitude: -180, Radius: 50_000}}, interval: 0}},
+		"subscribe bounds":   {`{"type":"subscribe","id":1,"nearby":null,"bounds":{"south":-1,"west":179,"north":1,"east":-179},"intervalMs":60000}`, message{typ: "subscribe", id: []byte("1"), shape: &dray.Shape{Bounds: &dray.Bounds{South: -1, West: 179, North: 1, East: -179}}, interval: time.Minute}},
+		"subscribe area":     {`{"type":"subscribe","id":1,"area":{"type":"Polygon","bbox":[0,0,1,1],"coordinates":[[[0,0],[1,0,12],[1,1],[0,0]]]},"filter":{"status":["free"],"vehicle":["van","truck"]}}`, message{typ: "subscribe", id: []byte("1"), shape: &dray.Shape{Area: &dray.Polygon{Type: "Polygon", Coordinates: square}}, filter: free}},
+		"subscribe cells":    {`{"type":"subscribe","id":1,"cells":["87283472bffffff"]}`, message{typ: "subscribe", id: []byte("1"), shape: &dray.Shape{Cells: []string{"87283472bffffff"}}}},
+		"subscribe drivers":  {`{"type":"subscribe","id":1,"drivers":["a","b"]}`, message{typ: "subscribe", id: []byte("1"), shape: &dray.Shape{Drivers: []string{"a", "b"}}}},
+		"subscribe stock":    {`{"type":"subscribe","id":1,"stock":{"location":"l","skus":["s"]}}`, message{typ: "subscribe", id: []byte("1"), shape: &dray.Shape{Stock: &dray.StockShape{Location: "l", SKUs: []string{"s"}}}}},
+		"update of a filter": {`{"type":"update","id":1,"filter":{},"intervalMs":"?"}`, message{typ: "update", id: []byte("1"), filter: dray.Filter{}}},
+		"update of a shape":  {`{"type":"update","id":1,"drivers":["a"]}`, message{typ: "update", id: []byte("1"), shape: &dray.Shape{Drivers: []string{"a"}}}},
+		"nearby":             {`{"type":"nearby","id":"q","latitude":1,"longitude":2,"radius":300.5}`, message{typ: "nearby", id: []byte(`"q"`), center: dray.Point{Latitude: 1, Longitude: 2}, radius: 300.5}},
+		"nearby with all":    {`{"type":"nearby","id":"q","latitude":1,"longitude":2,"radius":300,"limit":1000,"filter":{"status":["free"],"vehicle":["van","truck"]}}`, message{typ: "nearby", id: []byte(`"q"`), center: dray.Point{Latitude: 1, Longitude: 2}, radius: 300, limit: 1000, filter: free}},
+		"reserve": {`{"type":"reserve","id":1,"key":"k 1","location":"l","items":[{"sku":"a","quantity":1},{"sku":"a","quantity":1e9}],"ttlSeconds":86400,"replicas":2}`, message{typ: "reserve", id: []byte("1"),
+			order: &order{location: "l", items: []dray.Item{{SKU: "a", Quantity: 1}, {SKU: "a", Quantity: 1e9}}, ttl: 24 * time.Hour, options: inventory.Options{Key: "k 1", Replicas: 2}}}},
+		"reserve at the default": {`{"type":"reserve","id":1,"items":[{"sku":"a","quantity":1.0,"x":[]}],"ttlSeconds":null,"key":null}`, message{typ: "reserve", id: []byte("1"),
+			order: &order{location: "default", items: []dray.Item{{SKU: "a", Quantity: 1}}}}},
+		"commit": {`{"type":"commit","id":1,"reservation":"l.1","ttlSeconds":"?"}`, message{typ: "commit", id: []byte("1"), order: &order{reservation: "l.1"}}},
+		"release of a part": {`{"type":"release","id":1,"reservation":"l.1","items":[{"sku":"a","quantity":3}],"key":"k"}`, message{typ: "release", id: []byte("1"),
+			order: &order{reservation: "l.1", items: []dray.Item{{SKU: "a", Quantity: 3}}, options: inventory.Options{Key: "k"}}}},
+		"extend":                {`{"type":"extend","id":1,"reservation":"l.1","ttlSeconds":1,"items":"?"}`, message{typ: "extend", id: []byte("1"), order: &order{reservation: "l.1", ttl: time.Second}}},
+		"stock":                 {`{"type":"stock","id":1,"location":"l","sku":"a","items":"?"}`, message{typ: "stock", id: []byte("1"), order: &order{location: "l", sku: "a"}}},
 		"claim":                 {`{"type":"claim","id":1}`, message{typ: "claim", id: []byte("1")}},
-		"id of 64 bytes":        {`{"type":"stock","id":"` + strings.Repeat("a", 64) + `"}`, message{typ: "stock", id: []byte(`"` + strings.Repeat("a", 64) + `"`)}},
-		"escapes of an id stay": {`{"type":"stock","id":"\u0061\/"}`, message{typ: "stock", id: []byte(`"\u0061\/"`)}},
+		"id of 64 bytes":        {`{"type":"claim","id":"` + strings.Repeat("a", 64) + `"}`, message{typ: "claim", id: []byte(`"` + strings.Repeat("a", 64) + `"`)}},
+		"escapes of an id stay": {`{"type":"claim","id":"\u0061\/"}`, message{typ: "claim", id: []byte(`"\u0061\/"`)}},
 		"nested 32 deep":        {`{"type":"unsubscribe","id":1,"x":` + strings.Repeat("[", 31) + strings.Repeat("]", 31) + `,"y":"[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[\""}`, message{typ: "unsubscribe", id: []byte("1")}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -383,6 +392,9 @@ func describe(m *message, err error) string {
 	filter, _ := json.Marshal(m.filter)
 	fmt.Fprintf(&b, "\ntoken=%q driver=%q shape=%s filter=%s interval=%d center=%v radius=%v limit=%d",
 		m.token, m.driver, shape, filter, m.interval, m.center, m.radius, m.limit)
+	if m.order != nil {
+		fmt.Fprintf(&b, " order=%+v", *m.order)
+	}
 	return b.String()
 }
 
@@ -402,6 +414,7 @@ func FuzzDecode(f *testing.F) {
 		`{"type":"subscribe","id":"x","cells":["87283472bffffff"]}` + "\n" + `{"type":"subscribe","id":"x","drivers":["d"]}` + "\n" + `{"type":"subscribe","id":"x","stock":{"location":"l","skus":["s"]}}`,
 		`{"type":"nearby","id":1,"latitude":1,"longitude":2,"radius":3,"limit":4}`,
 		`{"type":"auth","id":1,"token":"t"}` + "\n" + `{"type":"offline","driver":"d"}` + "\n" + `{"type":"unsubscribe","id":2}` + "\n" + `{"type":"reserve","id":2}`,
+		`{"type":"reserve","id":2,"key":"k","items":[{"sku":"a","quantity":2}],"ttlSeconds":9,"replicas":1}` + "\n" + `{"type":"commit","id":2,"reservation":"default.A","items":[{"sku":"a","quantity":1e400}]}`,
 	} {
 		f.Add([]byte(line), "")
 		f.Add([]byte(line), "d1")

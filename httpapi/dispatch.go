@@ -123,6 +123,8 @@ func (c *conn) dispatch(m *message) error {
 		return c.unsubscribe(m)
 	case typeNearby:
 		return c.nearby(m)
+	case typeStock, typeReserve, typeCommit, typeRelease, typeExtend:
+		return c.ask(m)
 	case typeAuth:
 		c.ok(m.id) // nobody needs a token yet
 		return nil

@@ -15,7 +15,7 @@ import (
 type driverRequest struct{ driver string }
 
 func (in *driverRequest) read(q *request) (err error) {
-	in.driver, err = q.driver()
+	in.driver, err = q.id("driver")
 	return err
 }
 
@@ -46,7 +46,7 @@ func (s *Server) deleteDriver(ctx context.Context, who Caller, in driverRequest)
 type positionRequest struct{ position dray.Position }
 
 func (in *positionRequest) read(q *request) error {
-	driver, err := q.driver()
+	driver, err := q.id("driver")
 	if err != nil {
 		return err
 	}
@@ -193,7 +193,7 @@ type trailRequest struct {
 }
 
 func (in *trailRequest) read(q *request) (err error) {
-	if in.driver, err = q.driver(); err != nil {
+	if in.driver, err = q.id("driver"); err != nil {
 		return err
 	}
 	if in.from, err = q.time("from"); err != nil {

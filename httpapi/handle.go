@@ -24,7 +24,7 @@ import (
 type request struct {
 	http  *http.Request
 	query url.Values // what no one has read yet
-	text  []byte     // the body
+	text  []byte     // the body; nil when there is none
 }
 
 // readable is a request type: *T reads itself from what came, checking the form. It fails with
@@ -36,6 +36,11 @@ type readable[T any] interface {
 
 // A reply is a result type that writes itself as JSON.
 type reply interface{ AppendJSON(b []byte) []byte }
+
+// A headed reply has headers and a status of its own.
+type headed interface {
+	head(h http.Header) (status int)
+}
 
 // none is the result of what has nothing to tell: 204.
 type none struct{}
@@ -70,7 +75,11 @@ func handle[In any, P readable[In], Out reply](s *Server, f func(context.Context
 			return
 		}
 		*buf = out.AppendJSON((*buf)[:0]) // in is not used any more
-		writeJSON(w, *buf)
+		status := http.StatusOK
+		if out, ok := any(out).(headed); ok {
+			status = out.head(w.Header())
+		}
+		writeJSON(w, status, *buf)
 	}
 }
 
@@ -80,19 +89,27 @@ func (s *Server) readRequest(w http.ResponseWriter, r *http.Request, in interfac
 	if err != nil {
 		return b, dray.Errorf(dray.CodeBadRequest, "the query is not well-formed")
 	}
-	if r.Method == http.MethodPut || r.Method == http.MethodPost {
-		if b, err = s.readBody(w, r, b); err != nil {
-			return b, err
-		}
+	if r.Method != http.MethodPut && r.Method != http.MethodPost || bodiless(r) {
+		return b, in.read(&request{r, query, nil})
+	}
+	if b, err = s.readBody(w, r, b); err != nil {
+		return b, err
 	}
 	return b, in.read(&request{r, query, b})
 }
+
+// bodiless tells whether r has no body and does not say what it would be.
+func bodiless(r *http.Request) bool {
+	return r.ContentLength == 0 && r.Header.Get("Content-Type") == ""
+}
+
+var errNotJSON = dray.Errorf(dray.CodeUnsupportedMediaType, "the body must be application/json")
 
 // readBody appends the JSON body of r to b.
 func (s *Server) readBody(w http.ResponseWriter, r *http.Request, b []byte) ([]byte, error) {
 	kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	if err != nil || kind != "application/json" {
-		return b, dray.Errorf(dray.CodeUnsupportedMediaType, "the body must be application/json")
+		return b, errNotJSON
 	}
 	if encoding := r.Header.Get("Content-Encoding"); encoding != "" && encoding != "identity" {
 		return b, dray.Errorf(dray.CodeUnsupportedMediaType, "the body must not be compressed")
@@ -116,7 +133,7 @@ func (s *Server) readBody(w http.ResponseWriter, r *http.Request, b []byte) ([]b
 	}
 }
 
-func writeJSON(w http.ResponseWriter, b []byte) {
+func writeJSON(w http.ResponseWriter, status int, b []byte) {
 	h := w.Header()
 	h.Set("Cache-Control", "no-store")
 	if len(b) == 0 {
@@ -125,20 +142,41 @@ func writeJSON(w http.ResponseWriter, b []byte) {
 	}
 	h.Set("Content-Type", "application/json")
 	h.Set("Content-Length", strconv.Itoa(len(b)))
+	w.WriteHeader(status)
 	w.Write(b)
 }
 
-// body decodes the JSON body into v.
-func (q *request) body(v any) error { return dray.Unmarshal(q.text, v) }
+// body decodes the JSON body, which must be there, into v.
+func (q *request) body(v any) error {
+	if q.text == nil {
+		return errNotJSON
+	}
+	return dray.Unmarshal(q.text, v)
+}
 
-// driver is the path's {driver}. Routes are matched on the path as it was sent, so
-// this is the one place that unescapes it.
-func (q *request) driver() (string, error) {
-	id, err := url.PathUnescape(chi.URLParam(q.http, "driver"))
-	if err != nil || !dray.ValidID(id) {
-		return "", dray.FieldError(dray.CodeBadRequest, "driver", "must be 1 to %d bytes of A-Z a-z 0-9 . _ : @ -", dray.MaxID)
+// id is the id that stands in the path under a name.
+func (q *request) id(name string) (string, error) {
+	id, ok := q.path(name)
+	if !ok || !dray.ValidID(id) {
+		return "", notID(name)
 	}
 	return id, nil
+}
+
+// serverID is the id of the server's own that stands in the path under a name.
+func (q *request) serverID(name string) (string, error) {
+	id, ok := q.path(name)
+	if !ok || !dray.ValidServerID(id) {
+		return "", notServerID(name)
+	}
+	return id, nil
+}
+
+// path is what stands in the path under a name. Routes are matched on the path as it was
+// sent, so this is the one place that unescapes it.
+func (q *request) path(name string) (string, bool) {
+	text, err := url.PathUnescape(chi.URLParam(q.http, name))
+	return text, err == nil
 }
 
 // value takes a parameter out of the query; "" when it is absent.

@@ -58,6 +58,7 @@ type message struct {
 	center    dray.Point      // nearby
 	radius    float64         // nearby, metres in (0, dray.MaxRadius]
 	limit     int             // nearby; 0 when absent
+	order     *order          // stock, reserve, commit, release, extend; may be kept
 }
 
 // A rejection is one entry of a batch that could not be read, and why.
@@ -97,10 +98,11 @@ type wireMessage struct {
 	Radius    jsontext.Value `json:"radius"`
 	Limit     jsontext.Value `json:"limit"`
 	wireShape
+	wireOrder
 }
 
 // decodeStrict is decode for every type and every spelling, and alone says what is wrong.
-func (d *decoder) decodeStrict(b []byte, m *message) error {
+func (d *decoder) decodeStrict(b []byte, m *message) (err error) {
 	if !utf8.Valid(b) {
 		return errNotUTF8
 	}
@@ -108,7 +110,7 @@ func (d *decoder) decodeStrict(b []byte, m *message) error {
 		return dray.Errorf(dray.CodeBadRequest, "nested too deeply")
 	}
 	var w wireMessage
-	if err := dray.Unmarshal(b, &w); err != nil {
+	if err = dray.Unmarshal(b, &w); err != nil {
 		var batch jsontext.Value
 		if batch, err = cutBatch(b, &w); err != nil {
 			d.salvage(b, m)
@@ -139,6 +141,9 @@ func (d *decoder) decodeStrict(b []byte, m *message) error {
 		return w.readSubscription(m)
 	case typeNearby:
 		return w.readNearby(m)
+	case typeStock, typeReserve, typeCommit, typeRelease, typeExtend:
+		m.order, err = w.readOrder(m.typ)
+		return err
 	}
 	return nil
 }

@@ -149,7 +149,8 @@ func appendCounts(dst []byte, b *batch) []byte {
 	return append(dst, ']')
 }
 
-// settled waits until nothing is on its way to Redis any more, or for settleOnExit.
+// settled waits until nothing is on its way to Redis any more and all that was asked is
+// answered, or for settleOnExit.
 func (c *conn) settled() {
 	late := false
 	timer := time.AfterFunc(settleOnExit, func() {
@@ -161,7 +162,7 @@ func (c *conn) settled() {
 	defer timer.Stop()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for c.window.pending() > 0 && !late && !c.ended {
+	for (c.window.pending() > 0 || c.asking > 0) && !late && !c.ended {
 		c.room.Wait()
 	}
 }

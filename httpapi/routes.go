@@ -25,6 +25,10 @@ func (s *Server) routes() *chi.Mux {
 	r.Get("/v1/drivers/{driver}/trail", handle(s, s.getTrail))
 	r.Post("/v1/positions", handle(s, s.postPositions))
 
+	if s.stock != nil {
+		s.stockRoutes(r)
+	}
+
 	r.Get("/health/live", s.live)
 	r.Get("/health/ready", s.ready)
 	r.Get("/health/redis", s.redis)
@@ -35,6 +39,20 @@ func (s *Server) routes() *chi.Mux {
 	r.Get("/docs", s.docs)
 	r.Get("/", http.RedirectHandler("/docs", http.StatusFound).ServeHTTP)
 	return r
+}
+
+func (s *Server) stockRoutes(r *chi.Mux) {
+	r.Get("/v1/stock/{location}", handle(s, s.listStock))
+	r.Get("/v1/stock/{location}/{sku}", handle(s, s.getStock))
+	r.Put("/v1/stock/{location}/{sku}", handle(s, s.setStock))
+	r.Post("/v1/stock/{location}/{sku}/adjust", handle(s, s.adjustStock))
+	r.Get("/v1/stock/{location}/{sku}/ledger", handle(s, s.getLedger))
+	r.Post("/v1/reservations", handle(s, s.reserve))
+	r.Get("/v1/reservations/{reservation}", handle(s, s.getReservation))
+	r.Get("/v1/reservations/{reservation}/ledger", handle(s, s.getReservationLedger))
+	r.Post("/v1/reservations/{reservation}/commit", handle(s, s.commitReservation))
+	r.Post("/v1/reservations/{reservation}/release", handle(s, s.releaseReservation))
+	r.Post("/v1/reservations/{reservation}/extend", handle(s, s.extendReservation))
 }
 
 // methodNotAllowed answers 405 with the methods that are, or 404 where there are none.

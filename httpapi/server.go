@@ -17,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"dray"
+	"dray/realtime/inventory"
 	"dray/realtime/location"
 	"dray/realtime/watch"
 	"dray/redisconn"
@@ -26,6 +27,7 @@ import (
 type Config struct {
 	Locations *location.Store
 	Hub       *watch.Hub
+	Stock     *inventory.Store  // nil serves no stock and no reservations
 	Redis     *redisconn.Client // asked by the health probes; nil leaves it out of them
 	Version   string            // shown by /health/live and in the documents
 
@@ -117,6 +119,19 @@ type (
 		Last(ctx context.Context, driver string) (dray.Driver, bool, error)
 		Trail(ctx context.Context, driver string, from, to time.Time, limit int) ([]dray.Driver, error)
 	}
+	stock interface {
+		Get(ctx context.Context, location, sku string) (dray.Stock, error)
+		Set(ctx context.Context, location, sku string, set inventory.Set, o inventory.Options) (dray.Stock, error)
+		Adjust(ctx context.Context, location, sku string, delta int64, reason string, o inventory.Options) (dray.Stock, error)
+		List(ctx context.Context, location, cursor string, limit int) ([]dray.Stock, string, error)
+		Ledger(ctx context.Context, location, sku, cursor string, limit int) ([]dray.LedgerEntry, string, error)
+		Reserve(ctx context.Context, location string, items []dray.Item, ttl time.Duration, o inventory.Options) (dray.Reservation, error)
+		Reservation(ctx context.Context, reservation string, o inventory.Options) (dray.Reservation, error)
+		Commit(ctx context.Context, reservation string, items []dray.Item, o inventory.Options) (dray.Reservation, error)
+		Release(ctx context.Context, reservation string, items []dray.Item, o inventory.Options) (dray.Reservation, error)
+		Extend(ctx context.Context, reservation string, ttl time.Duration, o inventory.Options) (dray.Reservation, error)
+		ReservationLedger(ctx context.Context, reservation, cursor string, limit int) ([]dray.LedgerEntry, string, error)
+	}
 	hub interface {
 		Nearby(ctx context.Context, center dray.Point, radius float64, limit int, filter dray.Filter) ([]watch.Hit, error)
 		Subscribe(ctx context.Context, shape dray.Shape, filter dray.Filter, o watch.Options) (subscription, error)
@@ -146,6 +161,7 @@ type Server struct {
 	cfg       Config
 	locations locations
 	hub       hub
+	stock     stock                       // nil where none is kept
 	ping      func(context.Context) error // Redis; nil where none was given
 	log       *slog.Logger
 	m         *metrics
@@ -183,6 +199,9 @@ func New(cfg Config) *Server {
 	}
 	s.buffers.New = func() any { b := make([]byte, 0, firstBuffer); return &b }
 	s.writes.New = func() any { return new(writeBuffer) }
+	if cfg.Stock != nil {
+		s.stock = cfg.Stock
+	}
 	if cfg.Redis != nil {
 		s.ping = func(ctx context.Context) error { return cfg.Redis.Redis().Ping(ctx).Err() }
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/coder/websocket"
 
 	"dray/httpapi"
+	"dray/realtime/inventory"
 	"dray/realtime/location"
 	"dray/realtime/watch"
 	"dray/redisconn/redistest"
@@ -27,6 +28,7 @@ type node struct {
 	url   string // http://host:port
 	api   *httpapi.Server
 	store *location.Store
+	stock *inventory.Store
 	log   *logbook
 }
 
@@ -44,7 +46,12 @@ func startOn(t testing.TB, redis *redistest.Server, places location.Config, chan
 	places.Redis, places.Logger = rdb, logger
 	n.store = location.New(places)
 	hub := watch.New(watch.Config{Redis: rdb, Locations: n.store, Logger: logger})
-	cfg := httpapi.Config{Locations: n.store, Hub: hub, Redis: rdb, Version: "test", Logger: logger}
+	stock, err := inventory.New(t.Context(), inventory.Config{Redis: rdb, Logger: logger})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.stock = stock
+	cfg := httpapi.Config{Locations: n.store, Hub: hub, Stock: stock, Redis: rdb, Version: "test", Logger: logger}
 	if change != nil {
 		change(&cfg)
 	}
@@ -64,6 +71,9 @@ func startOn(t testing.TB, redis *redistest.Server, places location.Config, chan
 		server.Close()
 		<-served
 		hub.Close()
+		if err := n.stock.Close(ctx); err != nil {
+			t.Errorf("inventory.Store.Close: %v", err)
+		}
 		if err := n.store.Close(ctx); err != nil {
 			t.Errorf("Store.Close: %v", err)
 		}

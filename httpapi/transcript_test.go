@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -25,8 +26,9 @@ var update = flag.Bool("update", false, "write what was received into testdata")
 //	h > PUT /path {}   a request over REST
 //	h < 200 {}         its answer
 //
-// T+5 stands for a time 5 ms after the story began, T for any time of the server's clock. The
-// server's own ids and numbers that vary are written 0.
+// T+5 stands for a time 5 ms after the story began, T for any time of the server's clock, R1 for
+// the first reservation that the story tells of. The server's other ids and numbers that vary are
+// written 0.
 func TestTranscripts(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txt")
 	if err != nil || len(files) == 0 {
@@ -46,6 +48,8 @@ type story struct {
 	began   time.Time
 	clients map[string]*client
 	answer  string // of the last request over REST
+
+	reservations []string // R1 and so on
 }
 
 func play(t *testing.T, file string) {
@@ -53,7 +57,7 @@ func play(t *testing.T, file string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &story{start(t, nil), time.Now(), map[string]*client{}, ""}
+	s := &story{start(t, nil), time.Now(), map[string]*client{}, "", nil}
 	lines := strings.Split(strings.TrimSuffix(string(text), "\n"), "\n")
 	for i, line := range lines {
 		who, rest, ok := strings.Cut(line, " ")
@@ -83,6 +87,9 @@ func (s *story) send(who, what string) {
 		ms, _ := strconv.Atoi(m[1:])
 		return strconv.FormatInt(s.began.UnixMilli()+int64(ms), 10)
 	})
+	for i, id := range s.reservations {
+		what = strings.ReplaceAll(what, fmt.Sprintf("R%d", i+1), id)
+	}
 	if who == "h" {
 		method, rest, _ := strings.Cut(what, " ")
 		path, body, _ := strings.Cut(rest, " ")
@@ -125,9 +132,11 @@ func (s *story) receive(who string) string {
 var (
 	sentTime = regexp.MustCompile(`T[+-]\d+`)
 	gotTime  = regexp.MustCompile(`"timestamp":(\d+)`)
-	anyTime  = regexp.MustCompile(`"(serverTime|receivedAt)":\d+`)
+	anyTime  = regexp.MustCompile(`"(serverTime|receivedAt|lastUpdated|expiresAt|at)":\d+`)
+	gotOrder = regexp.MustCompile(`"reservation":"([^"]+)"`)
 	anyID    = regexp.MustCompile(`"(connection|requestId)":"[A-Z0-9]+"`)
-	anySize  = regexp.MustCompile(`"(version|retryAfterMs)":\d+`)
+	anySize  = regexp.MustCompile(`"(version|retryAfterMs|entry)":\d+`)
+	anyPlace = regexp.MustCompile(`"cursor":"\d+"`) // in a ledger
 	anyFloat = regexp.MustCompile(`("distance":\d+\.\d)\d*`)
 )
 
@@ -136,8 +145,17 @@ func (s *story) mask(text string) string {
 		ms, _ := strconv.ParseInt(m[len(`"timestamp":`):], 10, 64)
 		return fmt.Sprintf(`"timestamp":T%+d`, ms-s.began.UnixMilli())
 	})
+	for _, m := range gotOrder.FindAllStringSubmatch(text, -1) {
+		if !slices.Contains(s.reservations, m[1]) {
+			s.reservations = append(s.reservations, m[1])
+		}
+	}
+	for i, id := range s.reservations {
+		text = strings.ReplaceAll(text, id, fmt.Sprintf("R%d", i+1))
+	}
 	text = anyTime.ReplaceAllString(text, `"$1":T`)
 	text = anyID.ReplaceAllString(text, `"$1":"0"`)
 	text = anySize.ReplaceAllString(text, `"$1":0`)
+	text = anyPlace.ReplaceAllString(text, `"cursor":"0"`)
 	return anyFloat.ReplaceAllString(text, "$1")
 }
