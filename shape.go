@@ -10,6 +10,7 @@ const (
 	MaxPolygonPoints = 1000
 	MaxCells         = 500
 	MaxDrivers       = 500
+	MaxSKUs          = 500
 	MaxSpan          = 500_000.0 // metres from corner to corner of bounds or an area
 	MaxInterval      = 60 * time.Second
 	DefaultInterval  = time.Second
@@ -57,7 +58,27 @@ type Polygon struct {
 // A StockShape is a location and, where given, some of its SKUs.
 type StockShape struct {
 	Location string   `json:"location"`
-	SKUs     []string `json:"skus,omitempty"`
+	SKUs     []string `json:"skus,omitempty"` // up to MaxSKUs; none is all there are and will be
+	Low      int64    `json:"low,omitempty"`  // threshold of the event StockLow, 1 to MaxQuantity; 0 is none
+}
+
+// Validate checks s. It fails with ErrBadRequest or ErrTooLarge.
+func (s *StockShape) Validate() error {
+	if !ValidID(s.Location) {
+		return FieldError(CodeBadRequest, "stock.location", "must be 1 to %d bytes of A-Z a-z 0-9 . _ : @ -", MaxID)
+	}
+	if len(s.SKUs) > MaxSKUs {
+		return FieldError(CodeTooLarge, "stock.skus", "at most %d", MaxSKUs)
+	}
+	for _, sku := range s.SKUs {
+		if !ValidID(sku) {
+			return FieldError(CodeBadRequest, "stock.skus", "must be 1 to %d bytes of A-Z a-z 0-9 . _ : @ - each", MaxID)
+		}
+	}
+	if s.Low < 0 || s.Low > MaxQuantity {
+		return FieldError(CodeBadRequest, "stock.low", "must be 1 to %d", MaxQuantity)
+	}
+	return nil
 }
 
 // A Filter selects drivers by attributes: every key must match one of its values. An empty

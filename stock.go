@@ -25,6 +25,44 @@ type Stock struct {
 	LastUpdated time.Time // of Redis, kept to the millisecond
 }
 
+// A StockEvent tells a watcher that what is available of a SKU crossed a threshold between two
+// frames of its subscription: what happened and was undone between them is not told.
+type StockEvent struct {
+	SKU       string         `json:"sku"`
+	Event     StockEventKind `json:"event"`
+	Available int64          `json:"available"` // now
+}
+
+// A StockEventKind is which threshold was crossed.
+type StockEventKind string
+
+// The events of the contract.
+const (
+	StockLow  StockEventKind = "low"  // fell to StockShape.Low or below, but not to 0
+	StockOut  StockEventKind = "out"  // fell to 0
+	StockBack StockEventKind = "back" // rose from 0
+)
+
+// StockCrossing is the event of a change from before to after available units, where low is the
+// threshold of StockLow, or 0; false for none.
+func StockCrossing(before, after, low int64) (StockEventKind, bool) {
+	switch {
+	case before > 0 && after == 0:
+		return StockOut, true
+	case before == 0 && after > 0:
+		return StockBack, true
+	case before > low && after <= low && after > 0:
+		return StockLow, true
+	}
+	return "", false
+}
+
+// A StockLeave tells that a subscription's shape names a SKU no longer. Its reason is LeftShape.
+type StockLeave struct {
+	SKU    string      `json:"sku"`
+	Reason LeaveReason `json:"reason"`
+}
+
 // An Item is one line of a cart: 1 to MaxQuantity units of a SKU.
 type Item struct {
 	SKU      string `json:"sku"`

@@ -17,6 +17,13 @@ func (s *Stock) AppendJSON(dst []byte) []byte {
 	return append(appendInt(dst, `,"lastUpdated":`, s.LastUpdated.UnixMilli()), '}')
 }
 
+// AppendJSON appends e as the contract's event of a stock subscription.
+func (e *StockEvent) AppendJSON(dst []byte) []byte {
+	dst = AppendString(append(dst, `{"sku":`...), e.SKU)
+	dst = AppendString(append(dst, `,"event":`...), string(e.Event))
+	return append(appendInt(dst, `,"available":`, e.Available), '}')
+}
+
 // AppendJSON appends r as the Reservation object of the contract.
 func (r *Reservation) AppendJSON(dst []byte) []byte {
 	dst = AppendString(append(dst, `{"reservation":`...), r.Reservation)
