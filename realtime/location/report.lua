@@ -22,19 +22,24 @@
 -- Idempotent but for the numbers. O(log N) a position in the drivers of its bucket, and a
 -- bounded look for stale members. Every time that is kept has 13 digits, so that text compares as numbers
 -- do; and the start of a record tells in one comparison whether it is live.
-local base, ttl, publish, alone = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4] == '1'
-local dir = KEYS[1]
+-- What costs here is strings and tables (each byte of a string is hashed) and, where a bucket has
+-- few positions, commands: so there are as few as can be, and tables serve every bucket.
+local keys, argv = KEYS, ARGV
+local base, ttl, publish, alone = argv[1], tonumber(argv[2]), argv[3], argv[4] == '1'
+local dir = keys[1]
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local nowText = string.format('%.0f', now)
 local oldest = string.format('%.0f', now - ttl)
-local expiry = ttl * 6 + 60000 -- more than eight calls, each at most ttl/2 after the one before
+local expiry = string.format('%.0f', ttl * 6 + 60000) -- more than eight calls, each at most ttl/2 after the one before
 local head = '{"receivedAt":' .. nowText .. ',"timestamp":'
 local live = '{"receivedAt":' .. oldest -- a tombstone ({"departedAt"...) and what is stale come before
 local fresh = string.format('{"receivedAt":%.0f', now - ttl / 2)
-local call, sub, byte, match = redis.call, string.sub, string.byte, string.match
-local outcomes, told, entries = {}, 0, {}
+local call, pcall, sub, byte, match = redis.call, redis.pcall, string.sub, string.byte, string.match
+local unpack, concat = unpack, table.concat
+local outcomes, told, entries, tended = {}, 0, {}, false
 local leaves, leaving = {}, {}
+local drivers, places, records, message = {}, {}, {}, {} -- of one bucket, up to its count
 
 -- the number after last, as text; a new hash starts from the clock, so that a number never
 -- comes twice
@@ -60,13 +65,13 @@ local function leave(driver, at, cell)
   local old = held and match(held, '^%x+')
   if not old or old == cell then return true end
   local rec = base .. 'rec:' .. old
-  local record = redis.pcall('HGET', rec, driver)
+  local record = pcall('HGET', rec, driver)
   if type(record) ~= 'string' then return true end
   if sub(record, 41, 53) >= at then return false end
   if byte(record, 3) == 114 then -- r of receivedAt: no tombstone
     local tombstone = '{"departedAt":' .. nowText .. ',"timestamp":' .. at .. ',"driver":"' .. driver .. '","to":"' .. cell .. '"}'
     call('HSET', rec, driver, tombstone)
-    redis.pcall('ZREM', base .. 'geo:' .. old, driver) -- may be somebody else's value
+    pcall('ZREM', base .. 'geo:' .. old, driver) -- may be somebody else's value
     if not leaves[old] then
       leaves[old] = {}
       leaving[#leaving + 1] = old
@@ -77,23 +82,24 @@ local function leave(driver, at, cell)
   return true
 end
 
+-- whether the value under geo is somebody else's
+local function isForeign(geo) return type(pcall('ZCARD', geo)) == 'table' end
+
 local arg = 5
-for bucket = 2, #KEYS, 2 do
-  local rec, geo = KEYS[bucket], KEYS[bucket + 1]
-  local cell, count = ARGV[arg], tonumber(ARGV[arg + 1])
+for bucket = 2, #keys, 2 do
+  local rec, geo = keys[bucket], keys[bucket + 1]
+  local cell, count = argv[arg], tonumber(argv[arg + 1])
+  local before = told
   arg = arg + 2
-  local drivers = {}
-  for i = 1, count do drivers[i] = ARGV[arg + (i - 1) * 3] end
+  for i = 1, count do drivers[i] = argv[arg + (i - 1) * 3] end
   drivers[count + 1] = '#'
-  local held = redis.pcall('HMGET', rec, unpack(drivers))
-  -- found out before anything is written, for a script that fails half way is not rolled back
-  local foreign = held.err or type(redis.pcall('ZCARD', geo)) == 'table'
-  local places, records, message = {}, {}, {}
+  local held = pcall('HMGET', rec, unpack(drivers, 1, count + 1))
+  local foreign = held.err
   local n, entered, renew = 0, 0, false
   for i = 1, count do
-    local driver, text = drivers[i], ARGV[arg + 2]
+    local driver, text = drivers[i], argv[arg + 2]
     local at = sub(text, 1, 13)
-    local old, outcome, mark = held[i], 's', ''
+    local old, outcome, marked = held[i], 's', false
     if foreign then
       outcome = 'w'
     elseif byte(text, 14) ~= 44 or at < oldest then -- no comma after 13 digits: before 2001
@@ -103,26 +109,30 @@ for bucket = 2, #KEYS, 2 do
       -- a node died before it claimed this entry: the one that asks again does it
       if byte(old, -1) == 32 then outcome = 'e' end
     else
+      local stored = true
       if not old or old < live then
         entered = entered + 1
         if not alone then
-          outcome, mark = 'e', ' '
+          outcome, marked = 'e', true
+        elseif isForeign(geo) then -- found out before another bucket is left
+          outcome, foreign, stored = 'w', true, false
         elseif leave(driver, at, cell) then
           call('HSET', dir, driver, cell .. ' ' .. at)
           entries[#entries + 1] = driver .. ' ' .. cell
         else
-          outcome = 'o'
+          outcome, stored = 'o', false
         end
       elseif byte(old, -1) == 32 then
-        outcome, mark = 'e', ' '
+        outcome, marked = 'e', true
       end
-      if outcome ~= 'o' then
+      if stored then
         n = n + 1
         local record = head .. text
         message[n + 1] = record
+        if marked then record = record .. ' ' end
         local m = n * 2
-        records[m - 1], records[m] = driver, record .. mark
-        places[m - 1], places[m] = ARGV[arg + 1], driver
+        records[m - 1], records[m] = driver, record
+        places[m - 1], places[m] = argv[arg + 1], driver
         renew = renew or old and old < fresh
       end
     end
@@ -130,39 +140,43 @@ for bucket = 2, #KEYS, 2 do
     outcomes[told] = outcome
     arg = arg + 3
   end
-  if n > 0 then
-    call('ZADD', geo, unpack(places))
+  local added = n > 0 and pcall('ZADD', geo, unpack(places, 1, 2 * n))
+  if type(added) == 'table' then -- before the records: a script that fails half way is not rolled back
+    if not isForeign(geo) then return added end
+    for i = before + 1, told do outcomes[i] = 'w' end
+  elseif added then
     local last = after(held[count + 1])
     message[1] = last
     records[2 * n + 1], records[2 * n + 2] = '#', last
-    call('HSET', rec, unpack(records))
-    call(publish, base .. 'feed:' .. cell, table.concat(message, '\n'))
+    call('HSET', rec, unpack(records, 1, 2 * n + 2))
+    call(publish, base .. 'feed:' .. cell, concat(message, '\n', 1, n + 1))
     if renew or entered > 0 or tonumber(sub(last, -3)) % 8 == 0 then
       call('PEXPIRE', rec, expiry)
       call('PEXPIRE', geo, expiry)
-      if alone then call('PEXPIRE', dir, expiry) end
+      tended = true
       prune(rec, geo, math.min(3 + 2 * entered, 64))
     end
   end
 end
+if tended and alone then call('PEXPIRE', dir, expiry) end
 
 for _, cell in ipairs(leaving) do
   local rec, list = base .. 'rec:' .. cell, leaves[cell]
   local last = after(call('HGET', rec, '#'))
   call('HSET', rec, '#', last)
-  call(publish, base .. 'feed:' .. cell, last .. '\n' .. table.concat(list, '\n'))
+  call(publish, base .. 'feed:' .. cell, last .. '\n' .. concat(list, '\n'))
 end
 
 if #entries > 0 then
   local last = after(call('HGET', dir, '#'))
   call('HSET', dir, '#', last)
-  call(publish, base .. 'feed:dir', last .. '\n' .. table.concat(entries, '\n'))
+  call(publish, base .. 'feed:dir', last .. '\n' .. concat(entries, '\n'))
   -- the directory of what is gone shrinks twice as fast as it grows
   local some = call('HRANDFIELD', dir, math.min(2 * #entries, 64), 'WITHVALUES')
   for i = 1, #some, 2 do
-    if some[i] ~= '#' and redis.pcall('HEXISTS', base .. 'rec:' .. match(some[i + 1], '^%x+'), some[i]) ~= 1 then
+    if some[i] ~= '#' and pcall('HEXISTS', base .. 'rec:' .. match(some[i + 1], '^%x+'), some[i]) ~= 1 then
       call('HDEL', dir, some[i])
     end
   end
 end
-return table.concat(outcomes)
+return concat(outcomes)
