@@ -177,6 +177,7 @@ type Server struct {
 
 	buffers sync.Pool // of *[]byte, for messages and bodies
 	writes  sync.Pool // of *writeBuffer
+	large   sync.Pool // of *[]byte that large answers have left
 
 	mu    sync.Mutex // guards the fields below
 	conns map[*conn]struct{}

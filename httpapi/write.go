@@ -26,6 +26,20 @@ func (s *Server) release(w *writeBuffer) {
 	s.writes.Put(w)
 }
 
+// largeBuffer is an empty buffer that a large answer has left, or nil.
+func (s *Server) largeBuffer() []byte {
+	if b, ok := s.large.Get().(*[]byte); ok {
+		return *b
+	}
+	return nil
+}
+
+func (s *Server) keepLarge(b []byte) {
+	if cap(b) <= keptBuffer {
+		s.large.Put(&b)
+	}
+}
+
 // answer puts a frame, whose payload build appends, into the queue of answers. It never
 // blocks. The reader's own answers are written by flush; others must kick.
 func (c *conn) answer(kind frameKind, build func([]byte) []byte) {
@@ -37,6 +51,9 @@ func (c *conn) answer(kind frameKind, build func([]byte) []byte) {
 func (c *conn) answerLocked(kind frameKind, build func([]byte) []byte) {
 	if c.ended {
 		return
+	}
+	if c.out == nil {
+		c.out = c.s.largeBuffer()
 	}
 	b, start := beginFrame(c.out)
 	c.out = endFrame(build(b), start)
@@ -209,12 +226,13 @@ func (c *conn) gather(b []byte, w *writeBuffer) []byte {
 
 // takeLocked appends all that is due but the frames of subscriptions.
 func (c *conn) takeLocked(b []byte) []byte {
-	if len(b) == 0 && len(c.out) > keptBuffer {
-		b, c.out = c.out, nil // a large answer need not be there twice
+	if len(b) == 0 && cap(c.out) > firstBuffer {
+		b, c.out = c.out, b // a large answer need not be there twice
 	} else {
 		b = append(b, c.out...)
 	}
-	if c.out = c.out[:0]; cap(c.out) > firstBuffer {
+	if c.out = c.out[:0]; cap(c.out) > firstBuffer { // a connection keeps a small one only
+		c.s.keepLarge(c.out)
 		c.out = nil
 	}
 	if c.ended {

@@ -56,6 +56,7 @@ type Hub struct {
 	stop    context.CancelFunc
 	work    sync.WaitGroup // every goroutine of the Hub; added to under mu
 	wake    chan struct{}  // the first deadline changed
+	finds   sync.Pool      // *finds
 
 	mu        sync.RWMutex // guards the fields below
 	closed    bool

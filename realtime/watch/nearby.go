@@ -107,25 +107,29 @@ func (h *Hub) searchLocked(ids []location.Bucket, center dray.Point, radius floa
 		b.used.Store(now.UnixNano())
 	}
 	v := vectorOf(center)
-	found := make([]near, 0, 2*limit)
+	f, _ := h.finds.Get().(*finds)
+	if f == nil {
+		f = new(finds)
+	}
+	defer h.keep(f)
 	// a circle that should hold enough by the density here, then wider ones if it did not
 	r := radius
 	if density := h.grid.density(center); density > 0 {
 		r = math.Min(math.Sqrt(1.3*float64(limit)/density/math.Pi), radius)
 	}
 	for ; ; r = math.Min(2*r, radius) {
-		found = found[:0]
+		f.clear()
 		reach := chord2Of(r)
 		h.grid.scan(boxAround(center, r), func(x *spot) {
 			if c := chord2(x.at, v); c <= reach && (len(filter) == 0 || filter.Match(x.record.attributes)) {
-				found = append(found, near{c, x.driver, x.record})
+				f.near = append(f.near, near{c, x.driver, x.record})
 			}
 		})
-		if len(found) >= limit || r == radius {
+		if len(f.near) >= limit || r == radius {
 			break
 		}
 	}
-	return nearest(found, limit), nil
+	return f.nearest(limit), nil
 }
 
 // near is a driver that an answer may name, and the square of its chord from the center.
@@ -133,6 +137,73 @@ type near struct {
 	chord2 float64
 	driver *driver
 	record *record
+}
+
+func (a *near) compare(b *near) int {
+	if a.chord2 != b.chord2 {
+		return cmp.Compare(a.chord2, b.chord2)
+	}
+	return cmp.Compare(a.driver.id, b.driver.id)
+}
+
+// finds is the drivers that an answer may name, and the room for sorting them.
+type finds struct {
+	near    []near
+	ranks   []rank
+	touched byte // written so that what is read to have it at hand is read
+}
+
+// A rank stands for one of near while they are sorted: it holds no pointer, of whose moves the
+// garbage collector would be told.
+type rank struct {
+	chord2 float64
+	near   int // index
+}
+
+// maxFinds is the most drivers whose room is kept for another question.
+const maxFinds = 4096
+
+func (h *Hub) keep(f *finds) {
+	if f.clear(); cap(f.near) <= maxFinds {
+		h.finds.Put(f)
+	}
+}
+
+func (f *finds) clear() {
+	clear(f.near)
+	f.near, f.ranks = f.near[:0], f.ranks[:0]
+}
+
+// nearest makes hits of the limit that are nearest.
+func (f *finds) nearest(limit int) []Hit {
+	for i := range f.near {
+		f.ranks = append(f.ranks, rank{f.near[i].chord2, i})
+	}
+	slices.SortFunc(f.ranks, func(a, b rank) int {
+		switch {
+		case a.chord2 < b.chord2:
+			return -1
+		case a.chord2 > b.chord2:
+			return 1
+		}
+		return f.near[a.near].compare(&f.near[b.near])
+	})
+	hits := make([]Hit, min(limit, len(f.ranks)))
+	for i := range hits {
+		x := f.ranks[i]
+		hits[i] = Hit{Distance: metresOf(x.chord2), record: f.near[x.near].record}
+	}
+	// Records lie cold in memory. Asked for together they come at once, not one after the other.
+	var touched byte
+	for i := range hits {
+		touched += byte(len(hits[i].record.json))
+	}
+	for i := range hits {
+		json := hits[i].record.json
+		touched += json[0] + json[len(json)-1]
+	}
+	f.touched = touched
+	return hits
 }
 
 // ask lets Redis search, for questions that this node has no room to hold copies for. Each
@@ -202,22 +273,12 @@ func (h *Hub) ask(ctx context.Context, ids []location.Bucket, center dray.Point,
 	return nearest(found, limit), nil
 }
 
-// nearest sorts found and makes hits of the first limit.
+// nearest makes hits of the limit that are nearest.
 func nearest(found []near, limit int) []Hit {
-	sortNear(found)
-	found = found[:min(limit, len(found))]
-	hits := make([]Hit, len(found))
-	for i, n := range found {
-		hits[i] = Hit{Distance: metresOf(n.chord2), record: n.record}
-	}
-	return hits
+	f := finds{near: found}
+	return f.nearest(limit)
 }
 
 func sortNear(found []near) {
-	slices.SortFunc(found, func(a, b near) int {
-		if a.chord2 != b.chord2 {
-			return cmp.Compare(a.chord2, b.chord2)
-		}
-		return cmp.Compare(a.driver.id, b.driver.id)
-	})
+	slices.SortFunc(found, func(a, b near) int { return a.compare(&b) })
 }
