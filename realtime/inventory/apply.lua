@@ -19,7 +19,7 @@
 --   p id sku quantity by                      hold more in a reservation that does not expire
 --   s sku k f quantity force version by why   set; version "" for any, 0 for a new SKU
 --   a sku k f delta by why                    adjust
---   f sku quantity reserved version by why    repair counters
+--   f sku q r version q0 r0 by why            repair counters to q and r; the ledger knows of q0 and r0
 --   g sku   q id   w                          read stock, read a reservation, nothing
 -- Returns  how many reservations expired in this call, as text; then one text for each request:
 --   k<answer>  done      =<answer>  done before, under this key
@@ -376,11 +376,12 @@ function apply.a()
 end
 
 function apply.f()
-  local sku, q, r, version, by, why = unpack(argv, arg, arg + 5)
-  arg, q, r = arg + 6, number[q], number[r]
+  local sku, q, r, version, q0, r0, by, why = unpack(argv, arg, arg + 7)
+  arg, q, r = arg + 8, number[q], number[r]
   if not Q[sku] and not unreadable[sku] then return 'N' end
   if number[version] ~= V[sku] then return 'V' .. int(V[sku]) end
-  change(sku, q, r, format('set %s %d %d * 0 %s %s', sku, q - (Q[sku] or 0), r - R[sku], by, why))
+  was[sku] = format('%s %s %d %s', q0, r0, V[sku], nowText)
+  change(sku, q, r, format('set %s %d %d * 0 %s %s', sku, q - q0, r - r0, by, why))
   return 'k' .. shown(sku)
 end
 

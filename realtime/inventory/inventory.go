@@ -93,7 +93,7 @@ type Store struct {
 	redis   *redisconn.Client
 	keys    keys
 	metrics *metrics
-	scripts struct{ apply, ledger, due *redisconn.Script }
+	scripts struct{ apply, ledger, due, pin *redisconn.Script }
 	head    []string // arguments 3 on of apply.lua
 	pending *semaphore.Weighted
 
@@ -116,6 +116,9 @@ var ledgerLua string
 //go:embed due.lua
 var dueLua string
 
+//go:embed pin.lua
+var pinLua string
+
 // New makes a Store and starts the sweeper, which gives back what has expired where nobody asks.
 // It fails when Redis may evict stock (see [Config.AllowEviction]) or does not answer. Close it
 // before its Redis client.
@@ -131,6 +134,7 @@ func New(ctx context.Context, cfg Config) (*Store, error) {
 	s.scripts.apply = redisconn.NewScript("apply.lua", applyLua)
 	s.scripts.ledger = redisconn.NewScript("ledger.lua", ledgerLua)
 	s.scripts.due = redisconn.NewScript("due.lua", dueLua)
+	s.scripts.pin = redisconn.NewScript("pin.lua", pinLua)
 	s.head = []string{
 		strconv.FormatInt(max(cfg.LedgerLength, 0), 10),
 		strconv.FormatInt(cfg.LedgerAge.Milliseconds(), 10),

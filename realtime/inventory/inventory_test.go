@@ -3,6 +3,7 @@ package inventory_test
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"testing"
 	"time"
 
@@ -35,6 +36,9 @@ func onEach(t *testing.T, test func(t *testing.T, s *inventory.Store)) {
 
 func newStore(t testing.TB, cfg inventory.Config) *inventory.Store {
 	t.Helper()
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
 	s, err := inventory.New(context.Background(), cfg)
 	if err != nil {
 		t.Fatalf("New() = %v", err)

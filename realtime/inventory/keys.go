@@ -19,6 +19,9 @@ import (
 //	<prefix>{<tag>}:inv:<location>:feed    channel: "<first> <last>" entry of a change, then a line "<SKU> <row>" for each SKU
 //	<prefix>{<tag>}:inv:due                zset  location -> ms when something in it is due
 //	<prefix>{<tag>}:inv:locations          set   of locations that have stock
+//	<prefix>{<tag>}:inv:near:<key>         string, a pin (near.go)
+//	<prefix>{<first tag>}:inv:places       GEO set of the locations that have a place
+//	<prefix>{<first tag>}:inv:sweeper      string, the lease of the sweeper
 //
 // A reservation's record is a line "<status> <made ms> <expires ms> <message> <by> <key>", then
 // a line "<SKU> <quantity> <committed> <released>" each; status is h held, c, r or x: how its last
@@ -67,6 +70,8 @@ func (k *keys) ledger(location string) string { return k.base(location) + "ledge
 func (k *keys) skus(location string) string   { return k.base(location) + "skus" }
 func (k *keys) feed(location string) string   { return k.base(location) + "feed" }
 func (k *keys) due(partition int) string      { return k.bases[partition] + "due" }
+func (k *keys) places() string                { return k.bases[0] + "places" }
+func (k *keys) sweeper() string               { return k.bases[0] + "sweeper" }
 func (k *keys) locations(part int) string     { return k.bases[part] + "locations" }
 
 // ofApply are the KEYS of apply.lua.

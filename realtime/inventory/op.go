@@ -22,6 +22,7 @@ type op struct {
 	ttl      time.Duration
 	quantity int64
 	reserved int64
+	told     dray.Stock // what the ledger knows, for f
 	version  string
 	flag     bool // force of a set, final of a hold
 	reason   string
@@ -131,7 +132,7 @@ func (e *encoder) add(o *op) {
 	case 'a':
 		e.put(e.skus.add(o.sku), key, o.ref.print, number(o.quantity), o.ref.by, o.reason)
 	case 'f':
-		e.put(e.skus.add(o.sku), number(o.quantity), number(o.reserved), o.version, o.ref.by, o.reason)
+		e.put(e.skus.add(o.sku), number(o.quantity), number(o.reserved), o.version, number(o.told.Quantity), number(o.told.Reserved), o.ref.by, o.reason)
 	case 'g':
 		e.put(e.skus.add(o.sku))
 	case 'q':

@@ -66,16 +66,14 @@ func (w *sweeper) run(ctx context.Context) {
 	}
 }
 
-func (w *sweeper) leaseKey() string { return w.store.keys.bases[0] + "sweeper" }
-
 // lease takes or renews the lease.
 func (w *sweeper) lease(ctx context.Context) bool {
 	rdb := w.store.redis.Redis()
-	took, err := rdb.SetNX(ctx, w.leaseKey(), w.token, leaseTime).Result()
+	took, err := rdb.SetNX(ctx, w.store.keys.sweeper(), w.token, leaseTime).Result()
 	if err == nil && !took {
 		var holder string
-		if holder, err = rdb.Get(ctx, w.leaseKey()).Result(); err == nil && holder == w.token {
-			took, err = rdb.PExpire(ctx, w.leaseKey(), leaseTime).Result()
+		if holder, err = rdb.Get(ctx, w.store.keys.sweeper()).Result(); err == nil && holder == w.token {
+			took, err = rdb.PExpire(ctx, w.store.keys.sweeper(), leaseTime).Result()
 		}
 	}
 	if err != nil && ctx.Err() == nil {
@@ -89,7 +87,7 @@ func (w *sweeper) giveBack(until time.Time) {
 	if time.Now().Before(until) {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
-		w.store.redis.Redis().Del(ctx, w.leaseKey())
+		w.store.redis.Redis().Del(ctx, w.store.keys.sweeper())
 	}
 }
 
