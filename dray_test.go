@@ -126,6 +126,21 @@ func TestDriversReadBackAsWritten(t *testing.T) {
 	}
 }
 
+func TestAnErrorTellsWhatIsWrong(t *testing.T) {
+	n := func(n int64) *int64 { return &n }
+	short := &dray.Error{Code: dray.CodeInsufficientStock, Message: "not enough stock", Details: []dray.Detail{
+		{SKU: "a", Requested: n(3), Available: n(1)}, {SKU: "b", Requested: n(1), Available: n(0)}}}
+	for want, err := range map[string]error{
+		"not found":                       dray.ErrNotFound,
+		"bad request: key: must be short": dray.FieldError(dray.CodeBadRequest, "key", "must be short"),
+		"not enough stock: a: 3 asked for, 1 there, b: 1 asked for, 0 there": short,
+	} {
+		if err.Error() != want {
+			t.Errorf("Error() = %q, want %q", err, want)
+		}
+	}
+}
+
 // The formula against places whose distance Redis 7.0.15 gives (GEODIST).
 func TestDistanceIsThatOfRedis(t *testing.T) {
 	palermo, catania := dray.Point{Latitude: 38.115556, Longitude: 13.361389}, dray.Point{Latitude: 37.502669, Longitude: 15.087269}

@@ -138,10 +138,16 @@ type Error struct {
 }
 
 func (e *Error) Error() string {
-	if len(e.Details) > 0 && e.Details[0].Field != "" {
-		return fmt.Sprintf("%s: %s: %s", e.Message, e.Details[0].Field, e.Details[0].Message)
+	text := e.Message
+	for i, d := range e.Details {
+		switch {
+		case d.Requested != nil && d.Available != nil:
+			text += fmt.Sprintf("%s%s: %d asked for, %d there", [...]string{": ", ", "}[min(i, 1)], d.SKU, *d.Requested, *d.Available)
+		case i == 0 && d.Field != "":
+			return fmt.Sprintf("%s: %s: %s", text, d.Field, d.Message)
+		}
 	}
-	return e.Message
+	return text
 }
 
 // Is matches any *Error of the same code.

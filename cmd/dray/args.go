@@ -14,7 +14,8 @@ import (
 var negative = regexp.MustCompile(`^-\.?[0-9]`)
 
 // spell puts arguments as kong reads them: "help" and "version" are commands elsewhere, and a
-// negative number after its flag (--nearby -33.9,151.2,500) is a value and no other flag.
+// negative number is a value and no flag: after its flag (--nearby -33.9,151.2,500) it is joined to
+// it, elsewhere (stock adjust apple -2) it goes to the end, behind all flags.
 func spell(args []string) []string {
 	if len(args) == 0 {
 		return []string{"--help"}
@@ -25,16 +26,23 @@ func spell(args []string) []string {
 	case "version":
 		return []string{"--version"}
 	}
-	out := make([]string, 0, len(args))
+	out := make([]string, 0, len(args)+1)
+	var values []string
 	for i, arg := range args {
-		if arg == "--" {
-			return append(out, args[i:]...)
-		}
-		if n := len(out); n > 0 && negative.MatchString(arg) && strings.HasPrefix(out[n-1], "--") && !strings.Contains(out[n-1], "=") {
+		n := len(out)
+		switch {
+		case arg == "--":
+			return append(append(append(out, arg), values...), args[i+1:]...)
+		case !negative.MatchString(arg):
+			out = append(out, arg)
+		case n > 0 && strings.HasPrefix(out[n-1], "--") && !strings.Contains(out[n-1], "="):
 			out[n-1] += "=" + arg
-			continue
+		default:
+			values = append(values, arg)
 		}
-		out = append(out, arg)
+	}
+	if len(values) > 0 {
+		out = append(append(out, "--"), values...)
 	}
 	return out
 }

@@ -1,5 +1,5 @@
-// Command dray serves live driver positions over WebSockets, and helps to try that out: a
-// moving fleet, recorded traces, a live table of what a subscription sees.
+// Command dray serves live driver positions, stock and reservations, and helps to try that out:
+// a moving fleet, recorded traces, a live table of what a subscription sees, carts from the shell.
 package main
 
 import (
@@ -29,6 +29,11 @@ type commands struct {
 	Demo     demoCmd     `cmd:"" help:"Run a server with a simulated fleet, to see it move."`
 	Watch    watchCmd    `cmd:"" help:"Show live drivers in a table, or as JSON lines."`
 	Replay   replayCmd   `cmd:"" help:"Send recorded traces (CSV) as live positions."`
+	Stock    stockCmd    `cmd:"" help:"Show and set stock, and its ledger."`
+	Reserve  reserveCmd  `cmd:"" help:"Hold a cart for a time, all of it or nothing."`
+	Commit   commitCmd   `cmd:"" help:"Take held units out of the stock."`
+	Release  releaseCmd  `cmd:"" help:"Give held units back."`
+	Extend   extendCmd   `cmd:"" help:"Hold a reservation for longer."`
 	Loadtest loadtestCmd `cmd:"" help:"Measure a server, and check what it promises while it works."`
 
 	LogLevel  slog.Level       `help:"Least level of log lines on stderr: debug, info, warn or error." default:"info" env:"DRAY_LOG_LEVEL"`
@@ -36,12 +41,13 @@ type commands struct {
 	Version   kong.VersionFlag `help:"Print the version and exit."`
 }
 
-const description = `dray tells many watchers where drivers are, now.
+const description = `dray tells many watchers where drivers are, now, and keeps stock that is never oversold.
 
     dray demo            a moving fleet; then, in a second terminal:
     dray watch           a live table of it
     dray serve           a server, on the Redis that REDIS_URL names
     dray replay FILE     recorded traces as live positions
+    dray reserve apple=2 a cart, held until it is committed or its time is up
 
 Settings come from flags, then the environment, then the file .env in the working directory.`
 

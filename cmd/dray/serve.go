@@ -6,6 +6,8 @@ import (
 	"path"
 	"strings"
 	"time"
+
+	"dray"
 )
 
 type serveCmd struct {
@@ -15,17 +17,22 @@ type serveCmd struct {
 
 // serverFlags are the settings of a server but for where it listens.
 type serverFlags struct {
-	RedisURL       string        `name:"redis-url" help:"redis://[user[:password]@]host[:port][/db], or rediss:// for TLS. Without it the REDIS_… variables say which Redis; with none of them data lives in this process only." placeholder:"URL"`
-	LocationTTL    time.Duration `help:"How long a position keeps its driver live: seconds, or a Go duration. The same on every node." default:"60s" env:"LOCATION_TTL"`
-	TrailLength    int           `help:"Recent positions kept of each driver; 0 keeps none." default:"0" env:"DRAY_TRAIL_LENGTH"`
-	TrailAge       time.Duration `help:"How long they are kept." default:"1h" env:"DRAY_TRAIL_AGE"`
-	AllowedOrigins []string      `help:"Sites whose pages may open the WebSocket, besides the server's own: maps.example.com, *.example.com, https://maps.example.com." env:"DRAY_ALLOWED_ORIGINS" placeholder:"ORIGIN"`
-	AllowedHosts   []string      `help:"Names by which a proxy in front may call this server, besides those of this machine." env:"DRAY_ALLOWED_HOSTS" placeholder:"HOST"`
-	MaxConnections int           `help:"WebSockets at once." default:"10000" env:"DRAY_MAX_CONNECTIONS"`
-	MaxMessage     int           `help:"Bytes of one WebSocket message." default:"262144" env:"DRAY_MAX_MESSAGE_BYTES" name:"max-message-bytes"`
-	MessageRate    int           `help:"Messages a second that one connection may send; -1 sets no limit." default:"2000" env:"DRAY_MESSAGES_PER_SECOND" name:"messages-per-second"`
-	MaxBuckets     int           `help:"Buckets of 250 km² that this node may hold copies of, for those who watch and ask." default:"8192" env:"DRAY_MAX_BUCKETS"`
-	Drain          time.Duration `help:"How long a stopping server waits for what is under way." default:"10s" env:"DRAY_DRAIN"`
+	RedisURL          string        `name:"redis-url" help:"redis://[user[:password]@]host[:port][/db], or rediss:// for TLS. Without it the REDIS_… variables say which Redis; with none of them data lives in this process only." placeholder:"URL"`
+	LocationTTL       time.Duration `help:"How long a position keeps its driver live: seconds, or a Go duration. The same on every node." default:"60s" env:"LOCATION_TTL"`
+	TrailLength       int           `help:"Recent positions kept of each driver; 0 keeps none." default:"0" env:"DRAY_TRAIL_LENGTH"`
+	TrailAge          time.Duration `help:"How long they are kept." default:"1h" env:"DRAY_TRAIL_AGE"`
+	AllowedOrigins    []string      `help:"Sites whose pages may open the WebSocket, besides the server's own: maps.example.com, *.example.com, https://maps.example.com." env:"DRAY_ALLOWED_ORIGINS" placeholder:"ORIGIN"`
+	AllowedHosts      []string      `help:"Names by which a proxy in front may call this server, besides those of this machine." env:"DRAY_ALLOWED_HOSTS" placeholder:"HOST"`
+	MaxConnections    int           `help:"WebSockets at once." default:"10000" env:"DRAY_MAX_CONNECTIONS"`
+	MaxMessage        int           `help:"Bytes of one WebSocket message." default:"262144" env:"DRAY_MAX_MESSAGE_BYTES" name:"max-message-bytes"`
+	MessageRate       int           `help:"Messages a second that one connection may send; -1 sets no limit." default:"2000" env:"DRAY_MESSAGES_PER_SECOND" name:"messages-per-second"`
+	MaxBuckets        int           `help:"Buckets of 250 km² that this node may hold copies of, for those who watch and ask." default:"8192" env:"DRAY_MAX_BUCKETS"`
+	Inventory         string        `help:"Stock and reservations: ${enum}. Off also starts on a Redis that evicts." enum:"on,off" default:"on" env:"DRAY_INVENTORY"`
+	InventoryReplicas int           `help:"Replicas of Redis that must have confirmed a change of the stock before it is answered; a request may ask for more." default:"0" env:"DRAY_INVENTORY_REPLICAS"`
+	InventoryWait     time.Duration `help:"How long to wait for them; then the answer is durability_not_reached." default:"500ms" env:"DRAY_INVENTORY_WAIT"`
+	LedgerLength      int64         `help:"Entries that the ledger of a location keeps; -1 keeps all." default:"1000000" env:"DRAY_LEDGER_LENGTH"`
+	LedgerAge         time.Duration `help:"How long it keeps them; 0 sets no time." default:"0" env:"DRAY_LEDGER_AGE"`
+	Drain             time.Duration `help:"How long a stopping server waits for what is under way." default:"10s" env:"DRAY_DRAIN"`
 }
 
 func (c *serverFlags) Validate() error {
@@ -44,6 +51,12 @@ func (c *serverFlags) Validate() error {
 		return fmt.Errorf("--messages-per-second (DRAY_MESSAGES_PER_SECOND) must be 1 or more, or -1")
 	case c.MaxBuckets < 1:
 		return fmt.Errorf("--max-buckets (DRAY_MAX_BUCKETS) must be 1 or more")
+	case c.InventoryReplicas < 0 || c.InventoryReplicas > dray.MaxReplicas:
+		return fmt.Errorf("--inventory-replicas (DRAY_INVENTORY_REPLICAS) must be 0 to %d", dray.MaxReplicas)
+	case c.InventoryWait < time.Millisecond || c.InventoryWait > time.Second:
+		return fmt.Errorf("--inventory-wait (DRAY_INVENTORY_WAIT) must be 1ms to 1s")
+	case c.LedgerLength == 0 || c.LedgerLength < -1:
+		return fmt.Errorf("--ledger-length (DRAY_LEDGER_LENGTH) must be 1 or more, or -1")
 	case c.Drain <= 0:
 		return fmt.Errorf("--drain (DRAY_DRAIN) must be longer than 0")
 	}

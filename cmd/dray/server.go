@@ -14,12 +14,13 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"dray/httpapi"
+	"dray/realtime/inventory"
 	"dray/realtime/location"
 	"dray/realtime/watch"
 	"dray/redisconn"
 )
 
-// A server is one running node: Redis, positions, watchers and the edge.
+// A server is one running node: Redis, positions, watchers, stock and the edge.
 type server struct {
 	app   *app
 	drain time.Duration
@@ -28,6 +29,7 @@ type server struct {
 	redis     *redisconn.Client
 	locations *location.Store
 	hub       *watch.Hub
+	stock     *inventory.Store // nil when it is off
 	api       *httpapi.Server
 	http      *http.Server
 	served    chan error // what http.Serve returned
@@ -57,6 +59,9 @@ func (a *app) start(address string, flags *serverFlags) (*server, error) {
 	metrics := prometheus.NewRegistry()
 	metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	s := &server{app: a, drain: flags.Drain, listener: listener, redis: redis, served: make(chan error, 1)}
+	if s.stock, err = a.openStock(opening, redis, flags, metrics); err != nil {
+		return nil, errors.Join(err, redis.Close(), listener.Close())
+	}
 	s.locations = location.New(location.Config{
 		Redis:       redis,
 		TTL:         flags.LocationTTL,
@@ -69,6 +74,7 @@ func (a *app) start(address string, flags *serverFlags) (*server, error) {
 	s.api = httpapi.New(httpapi.Config{
 		Locations:         s.locations,
 		Hub:               s.hub,
+		Stock:             s.stock,
 		Redis:             redis,
 		Version:           version(),
 		AllowedOrigins:    flags.AllowedOrigins,
@@ -82,6 +88,26 @@ func (a *app) start(address string, flags *serverFlags) (*server, error) {
 	s.http = s.api.HTTPServer()
 	go func() { s.served <- s.http.Serve(listener) }()
 	return s, nil
+}
+
+// openStock is nil when the inventory is off.
+func (a *app) openStock(ctx context.Context, redis *redisconn.Client, flags *serverFlags, metrics prometheus.Registerer) (*inventory.Store, error) {
+	if flags.Inventory == "off" {
+		return nil, nil
+	}
+	stock, err := inventory.New(ctx, inventory.Config{
+		Redis:        redis,
+		Replicas:     flags.InventoryReplicas,
+		WaitTimeout:  flags.InventoryWait,
+		LedgerLength: flags.LedgerLength,
+		LedgerAge:    flags.LedgerAge,
+		Metrics:      metrics,
+		Logger:       a.log,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("%w (--inventory off, or DRAY_INVENTORY=off, serves positions without stock)", err)
+	}
+	return stock, nil
 }
 
 func listen(ctx context.Context, address string) (net.Listener, error) {
@@ -140,10 +166,14 @@ func (s *server) stop() error {
 	return nil
 }
 
-// close ends what is below the edge.
+// close ends what is below the edge: who watches first, and Redis last.
 func (s *server) close(ctx context.Context) error {
 	s.hub.Close()
-	return errors.Join(s.locations.Close(ctx), s.redis.Close())
+	var err error
+	if s.stock != nil {
+		err = s.stock.Close(ctx)
+	}
+	return errors.Join(err, s.locations.Close(ctx), s.redis.Close())
 }
 
 func (s *server) base() string { return "http://" + s.listener.Addr().String() }
