@@ -35,6 +35,8 @@ type commands struct {
 	Release  releaseCmd  `cmd:"" help:"Give held units back."`
 	Extend   extendCmd   `cmd:"" help:"Hold a reservation for longer."`
 	Loadtest loadtestCmd `cmd:"" help:"Measure a server, and check what it promises while it works."`
+	Audit    auditCmd    `cmd:"" help:"Check the counters of stock against reservations and ledger."`
+	Archive  archiveCmd  `cmd:"" help:"Copy the ledger of stock to files, and follow it."`
 
 	LogLevel  slog.Level       `help:"Least level of log lines on stderr: debug, info, warn or error." default:"info" env:"DRAY_LOG_LEVEL"`
 	LogFormat string           `help:"Form of log lines: ${enum}." enum:"text,json" default:"text" env:"DRAY_LOG_FORMAT"`

@@ -33,28 +33,17 @@ func (e *CutError) Error() string {
 // It is the way to keep a ledger elsewhere for good: write each entry out, remember its number,
 // and go on from there after a restart.
 func (s *Store) Follow(ctx context.Context, location string, after int64, f func(dray.LedgerEntry) error) error {
-	if err := checkIDs(location); err != nil {
-		return err
-	}
-	each := func(m message) error {
-		if after > 0 && m.first > after+1 {
-			return &CutError{location, after + 1, m.first - 1}
+	each := func(e dray.LedgerEntry) error {
+		if err := f(e); err != nil {
+			return err
 		}
-		for _, e := range m.entries {
-			if e.Entry <= after {
-				continue
-			}
-			if err := f(e); err != nil {
-				return err
-			}
-			after = e.Entry
-		}
+		after = e.Entry
 		return nil
 	}
 	tick := time.NewTicker(followEvery)
 	defer tick.Stop()
 	for {
-		if err := s.messages(ctx, location, after, 0, each); err != nil {
+		if err := s.Entries(ctx, location, after, each); err != nil {
 			return err
 		}
 		select {
@@ -63,6 +52,29 @@ func (s *Store) Follow(ctx context.Context, location string, after int64, f func
 		case <-tick.C:
 		}
 	}
+}
+
+// Entries is Follow for what is there already: it returns nil at the end of the ledger.
+func (s *Store) Entries(ctx context.Context, location string, after int64, f func(dray.LedgerEntry) error) error {
+	if err := checkIDs(location); err != nil {
+		return err
+	}
+	next := after + 1
+	return s.messages(ctx, location, after, 0, func(m message) error {
+		if next > 1 && m.first > next {
+			return &CutError{location, next, m.first - 1}
+		}
+		for _, e := range m.entries {
+			if e.Entry < next {
+				continue
+			}
+			if err := f(e); err != nil {
+				return err
+			}
+			next = e.Entry + 1
+		}
+		return nil
+	})
 }
 
 // messages calls f with each message of a ledger that has entries after one number, and begins
