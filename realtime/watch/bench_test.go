@@ -71,6 +71,25 @@ func BenchmarkNearby(b *testing.B) {
 	}
 }
 
+// The first question of a node about a city of 200 000 drivers in 30 km, by how much it covers.
+func BenchmarkFirstQuestion(b *testing.B) {
+	rdb := redistest.Open(b, redistest.Start(b).Config())
+	store := location.New(location.Config{Redis: rdb, TTL: time.Hour})
+	b.Cleanup(func() { _ = store.Close(context.Background()) })
+	fill(b, node{store: store}, crowd(rand.New(rand.NewPCG(1, 2)), 200_000, 15_000))
+	for _, radius := range []float64{1000, 15_000} {
+		b.Run(fmt.Sprint("radius=", radius), func(b *testing.B) {
+			for b.Loop() {
+				hub := watch.New(watch.Config{Redis: rdb, Locations: store})
+				if _, err := hub.Nearby(b.Context(), here, radius, 50, nil); err != nil {
+					b.Fatal(err)
+				}
+				hub.Close()
+			}
+		})
+	}
+}
+
 // What one update costs a node from the feed to the frames of those that watch: 500
 // subscriptions of 2 km over 10 000 drivers in 20 km.
 func BenchmarkDeliver(b *testing.B) {

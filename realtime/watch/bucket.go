@@ -10,6 +10,7 @@ import (
 	"unsafe"
 
 	"github.com/redis/go-redis/v9"
+	"golang.org/x/sync/errgroup"
 
 	"dray"
 	"dray/realtime/location"
@@ -66,7 +67,9 @@ var errNoRoom = dray.Errorf(dray.CodeUnavailable, "this node holds as many bucke
 
 const (
 	readTimeout = 3 * time.Second // for listening to buckets, and for each read
-	readAtOnce  = 32              // buckets in one read: each may be megabytes
+	readAtOnce  = 8               // buckets in one read: each may be megabytes
+	readers     = 2               // reads at once: one travels while the other is taken in
+	takeAtOnce  = 1000            // entries of a read that are taken in before others get a turn
 )
 
 // attach holds copies of all of ids, and returns when they are read. release gives them back.
@@ -167,10 +170,12 @@ func (h *Hub) begin(f *feed, list []*bucket) {
 	}
 	err := f.conn.Subscribe(ctx, channels...)
 	cancel()
-	for some := range slices.Chunk(list, readAtOnce) {
-		if err == nil {
-			err = h.read(some, make([]int, len(some)))
+	if err == nil {
+		var reads errgroup.Group
+		for some := range slices.Chunk(list, readAtOnce) {
+			reads.Go(func() error { return h.read(some, make([]int, len(some))) })
 		}
+		err = reads.Wait()
 	}
 	if err == nil {
 		return // all live, or to be read again by who asked for that
@@ -189,6 +194,10 @@ func (h *Hub) begin(f *feed, list []*bucket) {
 // read reads buckets of one feed and takes in what the feed has told meanwhile, for those
 // of which no other read was asked for since: epochs are theirs when this one was.
 func (h *Hub) read(list []*bucket, epochs []int) error {
+	if err := h.reads.Acquire(h.ctx, 1); err != nil {
+		return redisconn.Wrap(err)
+	}
+	defer h.reads.Release(1)
 	ctx, cancel := context.WithTimeout(h.ctx, readTimeout)
 	defer cancel()
 	var now *redis.TimeCmd
@@ -215,11 +224,7 @@ func (h *Hub) read(list []*bucket, epochs []int) error {
 	}
 	for i, b := range list {
 		number, entries := h.parseFields(b.id, replies[i].Val())
-		h.mu.Lock() // for each bucket by itself: others wait for it
-		if b.epoch == epochs[i] && h.buckets[b.id] == b {
-			h.takeLocked(b, number, entries, now.Val().UnixMilli())
-		}
-		h.mu.Unlock()
+		h.take(b, epochs[i], number, entries, now.Val().UnixMilli())
 	}
 	h.metrics.reads.Add(float64(len(list)))
 	return nil
@@ -240,18 +245,31 @@ func (h *Hub) parseFields(id location.Bucket, fields []string) (number int64, en
 	return number, entries
 }
 
-// takeLocked makes the copy what was read. now is Redis's clock, ms.
-func (h *Hub) takeLocked(b *bucket, number int64, entries []location.Entry, now int64) {
+// take makes the copy what was read, unless another read was asked for since. now is Redis's
+// clock, ms. While it goes on what the feed tells is kept in waiting, so others get their turns.
+func (h *Hub) take(b *bucket, epoch int, number int64, entries []location.Entry, now int64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if b.epoch != epoch || h.buckets[b.id] != b {
+		return
+	}
 	gone := make(map[*driver]struct{}, len(b.drivers))
 	for d := range b.drivers {
 		gone[d] = struct{}{}
 	}
 	b.number = number
 	for i := range entries {
+		if i%takeAtOnce == takeAtOnce-1 {
+			h.mu.Unlock()
+			h.mu.Lock()
+			if b.epoch != epoch || h.buckets[b.id] != b {
+				return
+			}
+		}
 		e := &entries[i]
-		h.applyLocked(b, e, max(now-e.ReceivedAt, 0))
-		if d := h.drivers[string(e.Driver)]; d != nil && !e.Left {
-			delete(gone, d)
+		h.applyLocked(b, e, max(now-e.ReceivedAt, 0), true)
+		if len(gone) > 0 && !e.Left {
+			delete(gone, h.drivers[string(e.Driver)])
 		}
 	}
 	for d := range gone {
@@ -337,7 +355,7 @@ func (h *Hub) hearLocked(b *bucket, m message, entries []location.Entry) {
 	}
 	b.number = m.number
 	for i := range entries {
-		h.applyLocked(b, &entries[i], 0)
+		h.applyLocked(b, &entries[i], 0, false)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"strings"
 	"testing"
 	"time"
@@ -299,6 +300,45 @@ func TestNearbyWithoutRoom(t *testing.T) {
 	_, err = hub.Subscribe(t.Context(), dray.Shape{Nearby: &dray.Circle{Latitude: 1, Longitude: 1, Radius: 40_000}}, nil, watch.Options{Due: func() {}})
 	if !errors.Is(err, dray.ErrUnavailable) {
 		t.Errorf("Subscribe without room = %v, want ErrUnavailable", err)
+	}
+}
+
+// What Redis is asked for is bounded, and asked again for where that does not do: the answers are
+// those of a node that has copies.
+func TestNearbyWithoutRoomIsExact(t *testing.T) {
+	config := redistest.Single(t).Config()
+	config.KeyPrefix = redistest.Prefix(t)
+	rdb := redistest.Open(t, config)
+	a := newNode(t, rdb, 0)
+	hub := watch.New(watch.Config{Redis: rdb, Locations: a.store, MaxBuckets: 1})
+	defer hub.Close()
+	rnd := rand.New(rand.NewPCG(1, 7))
+	fleet := crowd(rnd, 900, 15_000)
+	for i := range fleet {
+		if i < 300 { // more at one place than are asked for at first
+			fleet[i].Latitude, fleet[i].Longitude = here.Latitude, here.Longitude
+		}
+		if i%90 == 89 {
+			fleet[i].Attributes = map[string]string{"vehicle": "van"}
+		}
+	}
+	a.report(t, fleet...)
+	for _, filter := range []dray.Filter{nil, {"vehicle": {"van"}}, {"vehicle": {"bike"}}} {
+		for _, limit := range []int{1, 7, 400} {
+			want, err := a.hub.Nearby(t.Context(), here, 40_000, limit, filter)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := hub.Nearby(t.Context(), here, 40_000, limit, filter)
+			if err != nil || len(got) != len(want) {
+				t.Fatalf("limit %d, %v: %d hits, %v, want %d", limit, filter, len(got), err, len(want))
+			}
+			for i := range got {
+				if g, w := string(got[i].AppendJSON(nil)), string(want[i].AppendJSON(nil)); g != w {
+					t.Errorf("limit %d, %v: hit %d is %s, want %s", limit, filter, i, g, w)
+				}
+			}
+		}
 	}
 }
 

@@ -5,6 +5,7 @@
 package watch
 
 import (
+	"bytes"
 	"container/heap"
 	"context"
 	"log/slog"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/semaphore"
 
 	"dray"
 	"dray/realtime/location"
@@ -57,6 +59,7 @@ type Hub struct {
 	work    sync.WaitGroup // every goroutine of the Hub; added to under mu
 	wake    chan struct{}  // the first deadline changed
 	finds   sync.Pool      // *finds
+	reads   *semaphore.Weighted
 
 	mu        sync.RWMutex // guards the fields below
 	closed    bool
@@ -80,6 +83,7 @@ func New(cfg Config) *Hub {
 		cfg:      cfg,
 		began:    time.Now(),
 		wake:     make(chan struct{}, 1),
+		reads:    semaphore.NewWeighted(readers),
 		feeds:    make([]*feed, cfg.Redis.Partitions()),
 		buckets:  make(map[location.Bucket]*bucket),
 		drivers:  make(map[string]*driver),
@@ -167,8 +171,9 @@ type record struct {
 	json       []byte
 }
 
-// applyLocked takes in one entry of bucket b. age is how long ago Redis received it.
-func (h *Hub) applyLocked(b *bucket, e *location.Entry, age int64) {
+// applyLocked takes in one entry of bucket b. age is how long ago Redis received it; own tells
+// that the entry's bytes are in no larger text, which they would keep in memory.
+func (h *Hub) applyLocked(b *bucket, e *location.Entry, age int64, own bool) {
 	d := h.drivers[string(e.Driver)]
 	if e.Left {
 		if d == nil || d.bucket != b || e.At < d.record.at {
@@ -195,7 +200,10 @@ func (h *Hub) applyLocked(b *bucket, e *location.Entry, age int64) {
 		}
 		return
 	}
-	r := &record{at: e.At, receivedAt: e.ReceivedAt, point: e.Point, vector: vectorOf(e.Point), json: append([]byte(nil), e.JSON...)}
+	r := &record{at: e.At, receivedAt: e.ReceivedAt, point: e.Point, vector: vectorOf(e.Point), json: e.JSON}
+	if !own {
+		r.json = bytes.Clone(e.JSON)
+	}
 	var old *record
 	if d == nil {
 		d = &driver{id: string(e.Driver), hold: h.claims.held[string(e.Driver)]}

@@ -208,33 +208,66 @@ func (f *finds) nearest(limit int) []Hit {
 
 // ask lets Redis search, for questions that this node has no room to hold copies for. Each
 // bucket gathers and sorts all its matches, which holds up that Redis for milliseconds where
-// drivers are dense.
+// drivers are dense; so of each it takes the nearest few, and more only where these do not do.
 func (h *Hub) ask(ctx context.Context, ids []location.Bucket, center dray.Point, radius float64, limit int, filter dray.Filter) ([]Hit, error) {
+	for count := 2*limit + 16; ; count *= 8 {
+		found, all, err := h.askNearest(ctx, ids, center, radius, count, filter)
+		if err == nil {
+			found, err = h.unheld(ctx, found, limit)
+		}
+		if err != nil {
+			return nil, err
+		}
+		if all || len(found) >= limit {
+			return nearest(found, limit), nil
+		}
+	}
+}
+
+// askNearest asks for the nearest count of each bucket. It returns those nearer than what may
+// be missing; all tells that nothing is.
+func (h *Hub) askNearest(ctx context.Context, ids []location.Bucket, center dray.Point, radius float64, count int, filter dray.Filter) (found []near, all bool, err error) {
 	rdb := h.cfg.Redis.Redis()
-	query := redis.GeoSearchQuery{Longitude: center.Longitude, Latitude: center.Latitude, Radius: radius, RadiusUnit: "m", Sort: "ASC"}
-	names := make([]*redis.StringSliceCmd, len(ids))
+	query := redis.GeoSearchQuery{Longitude: center.Longitude, Latitude: center.Latitude, Radius: radius, RadiusUnit: "m", Sort: "ASC", Count: count}
+	places := make([]*redis.GeoSearchLocationCmd, len(ids))
 	var now *redis.TimeCmd
-	_, err := rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
+	_, err = rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
 		for i, id := range ids {
-			names[i] = p.GeoSearch(ctx, h.cfg.Locations.GeoKey(id), &query)
+			places[i] = p.GeoSearchLocation(ctx, h.cfg.Locations.GeoKey(id), &redis.GeoSearchLocationQuery{GeoSearchQuery: query, WithDist: true})
 		}
 		now = p.Time(ctx)
 		return nil
 	})
 	if err != nil {
-		return nil, err
+		return nil, false, err
+	}
+	reach := radius
+	names := make([][]string, len(ids))
+	all = true
+	for i, cmd := range places {
+		list := cmd.Val()
+		for _, x := range list {
+			names[i] = append(names[i], x.Name)
+		}
+		if len(list) == count {
+			all = false
+			reach = math.Min(reach, list[count-1].Dist-geohashError)
+		}
+	}
+	if reach < 0 { // more at one place than were asked for
+		return nil, false, nil
 	}
 	records := make([]*redis.SliceCmd, len(ids))
 	_, err = rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
 		for i, id := range ids {
-			if len(names[i].Val()) > 0 {
-				records[i] = p.HMGet(ctx, h.cfg.Locations.RecordsKey(id), names[i].Val()...)
+			if len(names[i]) > 0 {
+				records[i] = p.HMGet(ctx, h.cfg.Locations.RecordsKey(id), names[i]...)
 			}
 		}
 		return nil
 	})
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	newest := make(map[string]near) // a driver may be in two buckets while it crosses
 	at := make(map[string]int64)
@@ -258,20 +291,19 @@ func (h *Hub) ask(ctx context.Context, ids []location.Bucket, center dray.Point,
 			id := string(e.Driver)
 			at[id] = e.At
 			delete(newest, id)
-			if c := chord2(vectorOf(e.Point), v); c <= chord2Of(radius) && filter.Match(r.attributes) {
+			if c := chord2(vectorOf(e.Point), v); c <= chord2Of(reach) && filter.Match(r.attributes) {
 				newest[id] = near{c, &driver{id: id}, r}
 			}
 		}
 	}
-	found := make([]near, 0, len(newest))
 	for _, n := range newest {
 		found = append(found, n)
 	}
-	if found, err = h.unheld(ctx, found, limit); err != nil {
-		return nil, err
-	}
-	return nearest(found, limit), nil
+	return found, all, nil
 }
+
+// geohashError is more than what Redis keeps of a place is off, in metres.
+const geohashError = 1
 
 // nearest makes hits of the limit that are nearest.
 func nearest(found []near, limit int) []Hit {
