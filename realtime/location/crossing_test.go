@@ -81,50 +81,6 @@ func TestNodeKilledBetweenTheWritesOfACrossing(t *testing.T) {
 	}
 }
 
-// Two entries of one driver cross at once, and the late one gives way between the other's
-// claim and its leave: the newer one stands.
-func TestLateCrossingBetweenTheStepsOfANewerOne(t *testing.T) {
-	config := redistest.Cluster(t).Config()
-	config.KeyPrefix = redistest.Prefix(t)
-	s := New(Config{Redis: redistest.Open(t, config)})
-	defer func() { _ = s.Close(context.Background()) }()
-	here := dray.Point{Latitude: 30.2672, Longitude: -97.7431}
-	there := dray.Point{Latitude: 30.5083, Longitude: -97.6789}
-	base := time.Now()
-	enter := func(at dray.Point, ms int) crossing { // step 1
-		p := dray.NewPosition("d", at)
-		p.Timestamp = base.Add(time.Duration(ms) * time.Millisecond)
-		r := encoded(s, &p)
-		outcomes, err := s.partitions[s.keys.ofBucket(r.bucket)].call(t.Context(), []report{r})
-		if err != nil || outcomes != "e" {
-			t.Fatalf("call(%+v) = %q, %v, want an entry", p, outcomes, err)
-		}
-		return crossing{driver: "d", bucket: r.bucket, at: r.at}
-	}
-	tell := func(want Outcome) func(int, Outcome, error) {
-		return func(_ int, o Outcome, err error) {
-			if o != want || err != nil {
-				t.Errorf("outcome %v, %v, want %v", o, err, want)
-			}
-		}
-	}
-	s.cross(t.Context(), []crossing{enter(here, 0)}, tell(Stored))
-	if err := s.Offline(t.Context(), "d"); err != nil {
-		t.Fatal(err)
-	}
-	late, newer := enter(here, 1), []move{{crossing: enter(there, 2)}}
-	s.claimAll(t.Context(), newer)
-	s.cross(t.Context(), []crossing{late}, tell(Superseded))
-	s.leaveAll(t.Context(), newer)
-	s.settleAll(t.Context(), newer)
-	if o, err := s.outcome(t.Context(), &newer[0]); o != Stored || err != nil {
-		t.Errorf("outcome of the newer = %v, %v, want Stored", o, err)
-	}
-	if d, ok, err := s.Last(t.Context(), "d"); err != nil || !ok || d.Point() != there {
-		t.Errorf("Last = %+v, %v, %v, want %v", d, ok, err, there)
-	}
-}
-
 func encoded(s *Store, p *dray.Position) report {
 	var r report
 	buf := s.encode(&r, p, time.Now().UnixMilli(), nil)

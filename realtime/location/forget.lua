@@ -1,11 +1,7 @@
--- forget.lua: take a driver, or the buckets that it has left, out of the directory if its
--- entry is still the one given.
+-- forget.lua: take a driver out of the directory if its entry is still the one given.
 -- KEYS[1]  <base>dir   hash  driver -> entry (keys.go)
 -- ARGV[1]  driver id
 -- ARGV[2]  the entry
--- ARGV[3]  the entry without the buckets left; empty: take the driver out
 -- Returns  1 when that was done, 0 when not. O(1). Idempotent.
 if redis.call('HGET', KEYS[1], ARGV[1]) ~= ARGV[2] then return 0 end
-if ARGV[3] == '' then return redis.call('HDEL', KEYS[1], ARGV[1]) end
-redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
-return 1
+return redis.call('HDEL', KEYS[1], ARGV[1])

@@ -14,7 +14,7 @@ import (
 //	<prefix>{<tag>}:rec:<cell>     hash  driver -> record (record.go); "#" -> number of the last message
 //	<prefix>{<tag>}:geo:<cell>     zset  driver -> geohash, for GEOSEARCH by any program
 //	<prefix>{<tag>}:dir            hash  driver -> entry: "<cell> <timestamp>" of the bucket it last entered, then
-//	                                     " <cell>" of each it has yet to leave (crossing.go); "#" as above
+//	                                     " <cell> <timestamp>" of each it is about to enter (crossing.go); "#" as above
 //	<prefix>{<tag>}:trail:<driver> zset  record -> timestamp
 //	<prefix>{<tag>}:feed:<cell>    channel of a bucket's changes
 //	<prefix>{<tag>}:feed:dir       channel of the directory's changes
@@ -108,5 +108,6 @@ func ParseMessage(payload string) (number int64, lines string, ok bool) {
 
 // ParseDirectoryEntry reads the value of a directory's field; 0 for anything else.
 func ParseDirectoryEntry(s string) Bucket {
-	return parseDirEntry(s).bucket
+	e := parseDirEntry(s)
+	return e.bucket()
 }

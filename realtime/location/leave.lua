@@ -7,8 +7,7 @@
 -- ARGV[3]  why, the tombstone's last member: "to":"<cell>" or "reason":"offline"
 -- ARGV[4]  channel of the bucket's feed
 -- ARGV[5]  PUBLISH or SPUBLISH
--- ARGV[6]  1: what is held at an equal timestamp counts as newer, as it does within a bucket; but
---          a record that is not settled does not, for its own claim of the directory is the late one
+-- ARGV[6]  1: what is held at an equal timestamp counts as newer
 -- Returns  ""                  done, or nothing was there
 --          "r<timestamp>"      a newer record is held; nothing was written
 --          "t<timestamp> <to>" a newer tombstone is held; nothing was written; to is the cell
@@ -23,7 +22,7 @@ if at == '' then
   at = heldAt
 else
   local ahead = tonumber(heldAt) - tonumber(at)
-  if ahead > 0 or ahead == 0 and ARGV[6] == '1' and string.byte(held, -1) ~= 32 then
+  if ahead > 0 or ahead == 0 and ARGV[6] == '1' then
     if not tombstone then return 'r' .. heldAt end
     return 't' .. heldAt .. ' ' .. (string.match(held, '"to":"(%x+)"}$') or '')
   end

@@ -9,6 +9,7 @@ import (
 	_ "embed"
 	"errors"
 	"log/slog"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -358,15 +359,15 @@ func (s *Store) Offline(ctx context.Context, driver string) error {
 	}
 	for hop, last := 0, Bucket(0); hop < maxHops; hop++ {
 		e, err := s.entryOf(ctx, driver)
-		if err != nil || e.bucket == 0 || e.bucket == last {
+		if err != nil || e.bucket() == 0 || e.bucket() == last {
 			return err
 		}
-		for _, b := range append(e.left, e.bucket) {
-			if _, err := s.leave(ctx, driver, b, 0, `"reason":"offline"`); err != nil {
+		for _, v := range slices.Backward(e.visits) {
+			if _, err := s.leave(ctx, driver, v.bucket, 0, `"reason":"offline"`); err != nil {
 				return err
 			}
 		}
-		last = e.bucket
+		last = e.bucket()
 	}
 	return nil
 }
@@ -386,7 +387,7 @@ func (s *Store) Last(ctx context.Context, driver string) (dray.Driver, bool, err
 		return dray.Driver{}, false, badDriver()
 	}
 	entry, err := s.entryOf(ctx, driver)
-	b := entry.bucket
+	b := entry.bucket()
 	for hop := 0; hop < maxHops && b != 0 && err == nil; hop++ {
 		var now *redis.TimeCmd
 		var held *redis.StringCmd

@@ -131,6 +131,31 @@ func TestFollowedDriverWhoseBucketCouldNotBeRead(t *testing.T) {
 	other.at(t, "d", there)
 }
 
+// A crossing in Cluster that was cut before the directory heard of it: who follows the driver
+// from then on is led to its new bucket by what it left in the old one.
+func TestFollowedDriverOfACutCrossing(t *testing.T) {
+	config := redistest.Cluster(t).Config()
+	config.KeyPrefix = redistest.Prefix(t)
+	rdb, x := redistest.Open(t, config), &tap{}
+	rdb.Redis().AddHook(x)
+	a, b := newNode(t, rdb, time.Minute), newNode(t, redistest.Open(t, config), time.Minute)
+	a.report(t, dray.NewPosition("d", here))
+	var claims atomic.Int32
+	x.set(func(cmds []redis.Cmder) error {
+		if has(cmds, "evalsha", ":feed:dir") && claims.Add(1) == 2 {
+			return errors.New("i/o timeout")
+		}
+		return nil
+	}, nil)
+	results, err := a.store.Report(t.Context(), []dray.Position{dray.NewPosition("d", there)})
+	if err != nil || results[0].Outcome != location.Refused {
+		t.Fatalf("Report = %v, %v, want a crossing that is cut", results, err)
+	}
+	w := b.watch(t, "d", dray.Shape{Drivers: []string{"d"}}, nil, 0)
+	defer w.close()
+	w.at(t, "d", there)
+}
+
 // While the feed is cut a driver goes from bucket to bucket; what each says of it comes back
 // in any order.
 func TestFollowedDriverThatMovesWhileTheFeedIsCut(t *testing.T) {

@@ -176,6 +176,10 @@ type record struct {
 func (h *Hub) applyLocked(b *bucket, e *location.Entry, age int64, own bool) {
 	d := h.drivers[string(e.Driver)]
 	if e.Left {
+		if f := h.followed[string(e.Driver)]; d == nil && f != nil && e.To != 0 {
+			h.followMoveLocked(f, b, e.To) // the directory, which named b, is told of a crossing last
+			return
+		}
 		if d == nil || d.bucket != b || e.At < d.record.at {
 			return
 		}
