@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"net"
 	"net/http"
+	"net/netip"
 	"strings"
 	"time"
 
@@ -27,12 +28,14 @@ func (s *Server) openSocket(w http.ResponseWriter, r *http.Request) {
 		s.problem(w, err)
 		return
 	}
-	if !s.enter() {
-		s.problem(w, &dray.Error{Code: dray.CodeUnavailable, Message: "no more connections here now", RetryAfter: s.spread()})
+	from := addressOf(r)
+	if err := s.enter(from); err != nil {
+		s.problem(w, err)
 		return
 	}
-	c := &conn{s: s, name: newID(), caller: who, lastSeq: -1, acked: -1, window: newWindow()}
+	c := &conn{s: s, name: newID(), from: from, caller: who, lastSeq: -1, acked: -1, window: newWindow()}
 	c.room.L = &c.mu
+	c.decoder.memory.budget = &s.remembered
 	now := s.cfg.Now()
 	c.throttle = newThrottle(s.cfg.MessagesPerSecond, s.cfg.MessageBurst)
 	c.wire = &wire{conn: c, extra: newBucket(extraFrames, extraBurst)}
@@ -44,7 +47,7 @@ func (s *Server) openSocket(w http.ResponseWriter, r *http.Request) {
 		Subprotocols: []string{subprotocol}, InsecureSkipVerify: true, CompressionMode: websocket.CompressionDisabled,
 	})
 	if err != nil {
-		s.leave(nil)
+		s.leave(c)
 		return
 	}
 	c.in = tap.in
@@ -100,17 +103,44 @@ func limitSendBuffer(nc net.Conn) {
 	}
 }
 
-// enter takes a place for a connection, if there is one.
-func (s *Server) enter() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.draining.Load() || s.taken >= s.cfg.MaxConnections {
-		return false
+// addressOf is whose connection counts as whose: an IPv4 address, or a /64 of IPv6, which is
+// what one subscriber is given. It is invalid for a loopback address and for what is none:
+// these are not counted. What a proxy says of its caller is not looked at.
+func addressOf(r *http.Request) netip.Prefix {
+	peer, err := netip.ParseAddrPort(r.RemoteAddr)
+	ip := peer.Addr().Unmap().WithZone("")
+	if err != nil || ip.IsLoopback() {
+		return netip.Prefix{}
 	}
-	s.taken++
-	s.serving.Add(1)
+	bits := 64
+	if ip.Is4() {
+		bits = 32
+	}
+	prefix, _ := ip.Prefix(bits)
+	return prefix
+}
+
+// enter takes a place for a connection, if there is one. leave gives it back.
+func (s *Server) enter(from netip.Prefix) error {
+	s.mu.Lock()
+	full := s.draining.Load() || s.taken >= s.cfg.MaxConnections
+	crowded := from.IsValid() && s.cfg.MaxConnectionsPerIP > 0 && s.callers[from] >= s.cfg.MaxConnectionsPerIP
+	if !full && !crowded {
+		s.taken++
+		if from.IsValid() {
+			s.callers[from]++
+		}
+		s.serving.Add(1)
+	}
+	s.mu.Unlock()
+	switch {
+	case full:
+		return &dray.Error{Code: dray.CodeUnavailable, Message: "no more connections here now", RetryAfter: s.spread()}
+	case crowded:
+		return &dray.Error{Code: dray.CodeRateLimited, Message: "no more connections from your address now", RetryAfter: s.spread()}
+	}
 	s.m.connections.Inc()
-	return true
+	return nil
 }
 
 // join makes c known to the sweep and the drain; false when the drain has begun.
@@ -121,11 +151,16 @@ func (s *Server) join(c *conn) bool {
 	return !s.draining.Load()
 }
 
-// leave gives the place back; c is nil when it did not come to a connection.
+// leave gives the place of c back, also when it did not come to a connection.
 func (s *Server) leave(c *conn) {
 	s.mu.Lock()
 	delete(s.conns, c)
 	s.taken--
+	if c.from.IsValid() {
+		if s.callers[c.from]--; s.callers[c.from] == 0 {
+			delete(s.callers, c.from)
+		}
+	}
 	s.mu.Unlock()
 	s.m.connections.Dec()
 	s.serving.Done()

@@ -166,7 +166,7 @@ func TestSlowButSteadyReaderStays(t *testing.T) {
 
 // The pieces of any change, put together, are the change.
 func TestChangeText(t *testing.T) {
-	s := &Server{cfg: Config{}.withDefaults(), m: newMetrics(prometheus.NewRegistry())}
+	s := &Server{cfg: Config{}.withDefaults(), m: newMetrics(prometheus.NewRegistry(), new(budget))}
 	rapid.Check(t, func(t *rapid.T) {
 		fragments := func(label string) (all [][]byte) {
 			for range rapid.SampledFrom([]int{0, 0, 1, 2, 40}).Draw(t, label) {

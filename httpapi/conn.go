@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"slices"
 	"strconv"
 	"sync"
@@ -53,7 +54,8 @@ const (
 //	  └ write        in pieces, each of which the client must take in time
 type conn struct {
 	s      *Server
-	name   string // shown in welcome and in the log
+	name   string       // shown in welcome and in the log
+	from   netip.Prefix // what it counts for; invalid where it does not
 	wire   *wire
 	ws     *websocket.Conn
 	in     *bufio.Reader
@@ -103,7 +105,8 @@ func (c *conn) serve() {
 	defer c.s.leave(c)
 	c.flush() // the welcome
 	err := c.readLoop()
-	c.decoder, c.message = decoder{}, message{} // while it lingers it needs no memory of drivers
+	c.decoder.memory.forget() // while it lingers it needs none
+	c.decoder, c.message = decoder{}, message{}
 	if c.s.draining.Load() {
 		c.bye()
 	}

@@ -1,10 +1,32 @@
 package httpapi
 
-import "dray"
+import (
+	"sync/atomic"
+
+	"dray"
+)
 
 // memoryBytes is what one generation of a connection's memory may hold, about: 25,000
 // drivers. A driver that is heard of again before so many others are keeps its attributes.
 const memoryBytes = 4 << 20
+
+// memoryFloor is what each generation may hold though all connections together hold more
+// than Config.MaxRememberedBytes: the one driver of an app, with all the attributes it may have.
+const memoryFloor = 16 << 10
+
+// A budget counts what the memories of all connections hold. Safe for concurrent use.
+type budget struct {
+	most int64
+	used atomic.Int64 // bytes
+}
+
+func (b *budget) add(bytes int) {
+	if b != nil {
+		b.used.Add(int64(bytes))
+	}
+}
+
+func (b *budget) full() bool { return b != nil && b.used.Load() > b.most }
 
 // What the things below cost beside their text, about.
 const (
@@ -18,7 +40,8 @@ const (
 // full it becomes the old one, what is asked for moves from old to young, and the old
 // generation before it is dropped. The zero memory is empty.
 type memory struct {
-	limit      int // bytes of a generation; 0 means memoryBytes
+	limit      int     // bytes of a generation; 0 means memoryBytes
+	budget     *budget // of all connections; nil sets none
 	young, old generation
 	latest     *sender // the one asked for last, for most connections have one driver
 }
@@ -83,7 +106,7 @@ func (m *memory) admit(name []byte) *sender {
 		bytes += s.last.bytes() // though it may be there already: room for both, so that they stay together
 	}
 	m.makeRoom(bytes)
-	m.young.bytes += senderBytes + len(name)
+	m.count(senderBytes + len(name))
 	m.young.senders[s.name] = s
 	if s.last != nil {
 		s.last = m.keep(s.last)
@@ -132,9 +155,15 @@ func (m *memory) keep(set *attributes) *attributes {
 	if held := m.young.sets[set.text]; held != nil {
 		return held
 	}
-	m.young.bytes += set.bytes()
+	m.count(set.bytes())
 	m.young.sets[set.text] = set
 	return set
+}
+
+// count adds so many bytes to the young generation.
+func (m *memory) count(bytes int) {
+	m.young.bytes += bytes
+	m.budget.add(bytes)
 }
 
 // makeRoom makes room in the young generation for so many bytes, by starting a new one if
@@ -144,10 +173,20 @@ func (m *memory) makeRoom(bytes int) {
 	if limit == 0 {
 		limit = memoryBytes
 	}
+	if limit > memoryFloor && m.budget.full() {
+		limit = memoryFloor
+	}
 	if m.young.senders == nil || m.young.bytes+bytes > limit {
+		m.budget.add(-m.old.bytes)
 		m.old, m.latest = m.young, nil
 		m.young = generation{senders: map[string]*sender{}, sets: map[string]*attributes{}}
 	}
+}
+
+// forget empties the memory.
+func (m *memory) forget() {
+	m.budget.add(-m.young.bytes - m.old.bytes)
+	*m = memory{limit: m.limit, budget: m.budget}
 }
 
 // fillIn names the drivers of positions and gives them the attributes last sent where they

@@ -47,7 +47,7 @@ type metrics struct {
 	requests *prometheus.HistogramVec         // by route, method, status
 }
 
-func newMetrics(r prometheus.Registerer) *metrics {
+func newMetrics(r prometheus.Registerer, remembered *budget) *metrics {
 	m := &metrics{messages: map[string]prometheus.Counter{}, errors: map[dray.Code]prometheus.Counter{}}
 	gauge := func(name, help string) prometheus.Gauge {
 		g := prometheus.NewGauge(prometheus.GaugeOpts{Name: name, Help: help})
@@ -66,6 +66,9 @@ func newMetrics(r prometheus.Registerer) *metrics {
 	}
 	m.connections = gauge("dray_ws_connections", "WebSockets that are open.")
 	m.subscriptions = gauge("dray_ws_subscriptions", "Subscriptions of open WebSockets.")
+	r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "dray_ws_remembered_bytes", Help: "What connections remember of the attributes their drivers sent last, about.",
+	}, func() float64 { return float64(remembered.used.Load()) }))
 	m.bytesIn = counter("dray_ws_received_bytes_total", "Bytes read from WebSockets.")
 	m.bytesOut = counter("dray_ws_sent_bytes_total", "Bytes written to WebSockets.")
 	m.stalled = counter("dray_ws_stalled_total", "WebSockets closed because the client took nothing or answered no ping.")

@@ -54,6 +54,16 @@ type Config struct {
 	MaxSubscriptions int // of one connection. Zero means 100
 	MaxConnections   int // WebSockets at once; more are refused 503. Zero means 10 000
 
+	// MaxConnectionsPerIP is how many WebSockets one address may have at once, or one /64 of IPv6;
+	// more are refused 429. A loopback address has no such limit, for a proxy may be behind it.
+	// Zero means 1 000; negative sets no limit.
+	MaxConnectionsPerIP int
+
+	// MaxRememberedBytes is what all connections together may remember of the attributes that
+	// their drivers sent last. Above it each keeps those of the last 16 KiB or so. Zero means
+	// 256 MiB.
+	MaxRememberedBytes int
+
 	// MessagesPerSecond is how many messages a connection may send in the long run, and
 	// MessageBurst how many at once; a message over 16 KiB counts once for each 16 KiB. Over
 	// that it is read more slowly; when that goes on, refused (rate_limited); when it keeps
@@ -93,6 +103,8 @@ func (c Config) withDefaults() Config {
 	def(&c.MaxBodyBytes, 1<<20)
 	def(&c.MaxSubscriptions, 100)
 	def(&c.MaxConnections, 10_000)
+	def(&c.MaxConnectionsPerIP, 1000)
+	def(&c.MaxRememberedBytes, 256<<20)
 	def(&c.MessagesPerSecond, 2000)
 	c.MessagesPerSecond = max(c.MessagesPerSecond, 0) // from here on 0 is no limit
 	def(&c.MessageBurst, 2*c.MessagesPerSecond)
@@ -179,9 +191,12 @@ type Server struct {
 	writes  sync.Pool // of *writeBuffer
 	large   sync.Pool // of *[]byte that large answers have left
 
-	mu    sync.Mutex // guards the fields below
-	conns map[*conn]struct{}
-	taken int // places of conns given out, those in their handshake included
+	remembered budget // of the attributes that connections remember
+
+	mu      sync.Mutex // guards the fields below
+	conns   map[*conn]struct{}
+	taken   int                  // places of conns given out, those in their handshake included
+	callers map[netip.Prefix]int // address -> how many of them are its own
 }
 
 // New makes a Server and starts the one goroutine that watches over all its connections;
@@ -193,11 +208,13 @@ func New(cfg Config) *Server {
 		locations: cfg.Locations,
 		hub:       theHub{cfg.Hub},
 		log:       cfg.Logger,
-		m:         newMetrics(cfg.Metrics),
 		stop:      make(chan struct{}),
 		swept:     make(chan struct{}),
 		conns:     map[*conn]struct{}{},
+		callers:   map[netip.Prefix]int{},
 	}
+	s.m = newMetrics(cfg.Metrics, &s.remembered)
+	s.remembered.most = int64(cfg.MaxRememberedBytes)
 	s.buffers.New = func() any { b := make([]byte, 0, firstBuffer); return &b }
 	s.writes.New = func() any { return new(writeBuffer) }
 	if cfg.Stock != nil {

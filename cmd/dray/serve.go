@@ -24,6 +24,7 @@ type serverFlags struct {
 	AllowedOrigins    []string      `help:"Sites whose pages may open the WebSocket, besides the server's own: maps.example.com, *.example.com, https://maps.example.com." env:"DRAY_ALLOWED_ORIGINS" placeholder:"ORIGIN"`
 	AllowedHosts      []string      `help:"Names by which a proxy in front may call this server, besides those of this machine." env:"DRAY_ALLOWED_HOSTS" placeholder:"HOST"`
 	MaxConnections    int           `help:"WebSockets at once." default:"10000" env:"DRAY_MAX_CONNECTIONS"`
+	MaxPerIP          int           `help:"WebSockets at once from one address, or one /64 of IPv6; -1 sets no limit. Loopback has none." default:"1000" env:"DRAY_MAX_CONNECTIONS_PER_IP" name:"max-connections-per-ip"`
 	MaxMessage        int           `help:"Bytes of one WebSocket message." default:"262144" env:"DRAY_MAX_MESSAGE_BYTES" name:"max-message-bytes"`
 	MessageRate       int           `help:"Messages a second that one connection may send; -1 sets no limit." default:"2000" env:"DRAY_MESSAGES_PER_SECOND" name:"messages-per-second"`
 	MaxBuckets        int           `help:"Buckets of 250 km² that this node may hold copies of, for those who watch and ask." default:"8192" env:"DRAY_MAX_BUCKETS"`
@@ -45,6 +46,8 @@ func (c *serverFlags) Validate() error {
 		return fmt.Errorf("--trail-age (DRAY_TRAIL_AGE) must be a second or more")
 	case c.MaxConnections < 1:
 		return fmt.Errorf("--max-connections (DRAY_MAX_CONNECTIONS) must be 1 or more")
+	case c.MaxPerIP == 0 || c.MaxPerIP < -1:
+		return fmt.Errorf("--max-connections-per-ip (DRAY_MAX_CONNECTIONS_PER_IP) must be 1 or more, or -1")
 	case c.MaxMessage < 1024:
 		return fmt.Errorf("--max-message-bytes (DRAY_MAX_MESSAGE_BYTES) must be 1024 or more")
 	case c.MessageRate == 0 || c.MessageRate < -1:

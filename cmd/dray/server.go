@@ -72,18 +72,19 @@ func (a *app) start(address string, flags *serverFlags) (*server, error) {
 	})
 	s.hub = watch.New(watch.Config{Redis: redis, Locations: s.locations, MaxBuckets: flags.MaxBuckets, Metrics: metrics, Logger: a.log})
 	s.api = httpapi.New(httpapi.Config{
-		Locations:         s.locations,
-		Hub:               s.hub,
-		Stock:             s.stock,
-		Redis:             redis,
-		Version:           version(),
-		AllowedOrigins:    flags.AllowedOrigins,
-		AllowedHosts:      flags.AllowedHosts,
-		MaxConnections:    flags.MaxConnections,
-		MaxMessageBytes:   flags.MaxMessage,
-		MessagesPerSecond: flags.MessageRate,
-		Metrics:           metrics,
-		Logger:            a.log,
+		Locations:           s.locations,
+		Hub:                 s.hub,
+		Stock:               s.stock,
+		Redis:               redis,
+		Version:             version(),
+		AllowedOrigins:      flags.AllowedOrigins,
+		AllowedHosts:        flags.AllowedHosts,
+		MaxConnections:      flags.MaxConnections,
+		MaxConnectionsPerIP: flags.MaxPerIP,
+		MaxMessageBytes:     flags.MaxMessage,
+		MessagesPerSecond:   flags.MessageRate,
+		Metrics:             metrics,
+		Logger:              a.log,
 	})
 	s.http = s.api.HTTPServer()
 	go func() { s.served <- s.http.Serve(listener) }()
