@@ -89,10 +89,13 @@ local function change(sku, q, r, entry)
 end
 
 -- reservations: id -> record; false: gone
-local records, dirty, gone, H, D, Z = {}, {}, {}, {}, {}, {}
+local records, dirty, gone, broken, H, D, Z = {}, {}, {}, {}, {}, {}, {}
 local function parse(id, text)
   local status, at, expires, last, by, key, lines = match(text or '', '^(%a) (%d+) (%d+) (%d+) (%S+) (%S+)(.*)$')
-  if not status then return false end
+  if not status then
+    broken[id] = text
+    return false
+  end
   local rec = {id = id, status = status, at = tonumber(at), expires = tonumber(expires), last = last, by = by, key = key}
   for sku, q, c, r in gmatch(lines, '\n(%S+) (%d+) (%d+) (%d+)') do
     rec[#rec + 1] = {sku = sku, q = tonumber(q), c = tonumber(c), r = tonumber(r)}
@@ -180,6 +183,7 @@ end
 local function replay(k, print)
   if not K[k] then return nil end
   local f, answer = match(K[k], '^(%S+) (.*)$')
+  if not f then return 'U' end
   if f ~= print then return 'M' end
   kept[k] = kept[k] or touch
   return answer == '-' and answer or '=' .. answer
@@ -196,7 +200,7 @@ local function shown(sku) return format('%d %d %d %s', Q[sku], R[sku], V[sku], n
 -- the reservation that a request names, if it is open; else the answer
 local function open(id)
   local rec = records[id]
-  if not rec then return nil, 'N' end
+  if not rec then return nil, broken[id] and 'U' or 'N' end
   if rec.status == 'h' and rec.expires > 0 and rec.expires <= now then expire(rec) end
   if rec.status == 'h' then return rec end
   return nil, rec.status == 'c' and 'C' or rec.status == 'r' and 'R' or 'E'
@@ -271,7 +275,7 @@ local function pick(rec, from, to)
     end
     if want > left then
       over = over .. format('%s %d %d\n', sku, want, left)
-      local all = line and left == 0 and (line.r == 0 and 'C' or line.c == 0 and 'R')
+      local all = line and left == 0 and (line.r == 0 and 'C' or line.c == 0 and 'R') or false
       only = (only == nil or only == all) and all
     end
     picked[#picked + 1] = {line, want}
@@ -338,6 +342,7 @@ function apply.p()
   local there = Q[sku] and max(Q[sku] - R[sku], 0) or 0
   if count > there then return behind and 'A' or format('S%s %d %d\n', sku, count, there) end
   local rec = records[id]
+  if broken[id] then return 'U' end
   if not rec then
     rec = {id = id, status = 'h', at = now, expires = 0, last = '0', by = by, key = '-', {sku = sku, q = 0, c = 0, r = 0}}
     records[id] = rec
@@ -397,9 +402,9 @@ end
 function apply.q()
   local id = argv[arg]
   arg = arg + 1
-  open(id)
+  local _, answer = open(id)
   local rec = records[id]
-  if not rec then return 'N' end
+  if not rec then return answer end
   dirty[id] = dirty[id] or touch
   return 'k' .. text(rec)
 end
@@ -444,8 +449,8 @@ if n >= first then
   many('HSET', stock, set)
   call(argv[1], argv[2], concat(message, '\n'))
 end
+many('HDEL', holds, gone) -- first: a reservation of Products may end and begin again in one call
 many('HSET', holds, H)
-many('HDEL', holds, gone)
 local answered = {}
 for k, yes in pairs(kept) do
   if yes then

@@ -69,17 +69,26 @@ func (s *Store) enqueue(location string, o *op) error {
 			q = &queue{store: s, location: location}
 			s.queues[location] = q
 		}
+		s.running.Add(1) // before Close waits
 		s.mu.Unlock()
-		q.mu.Lock()
-		if q.dead { // its last call ended in between
-			q.mu.Unlock()
-			continue
+		taken := q.take(o)
+		s.running.Done()
+		if taken {
+			return nil
 		}
-		q.waiting = append(q.waiting, o)
-		q.sendLocked()
-		q.mu.Unlock()
-		return nil
 	}
+}
+
+// take takes o in; false when the queue's last call has ended and it is no longer in the Store.
+func (q *queue) take(o *op) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.dead {
+		return false
+	}
+	q.waiting = append(q.waiting, o)
+	q.sendLocked()
+	return true
 }
 
 // sendLocked begins calls for what waits.

@@ -85,7 +85,7 @@ func checkItems(items []dray.Item) ([]dray.Item, error) {
 		}
 	}
 	if len(items) < 2 {
-		return items, nil
+		return slices.Clone(items), nil // the caller may give up and use its own for something else
 	}
 	sorted := slices.SortedFunc(slices.Values(items), func(a, b dray.Item) int { return cmp.Compare(a.SKU, b.SKU) })
 	merged := sorted[:1]
