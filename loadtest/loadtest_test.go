@@ -2,6 +2,7 @@ package loadtest_test
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net"
 	"net/http"
@@ -11,6 +12,7 @@ import (
 
 	"dray/httpapi"
 	"dray/loadtest"
+	"dray/realtime/inventory"
 	"dray/realtime/location"
 	"dray/realtime/watch"
 	"dray/redisconn/redistest"
@@ -25,12 +27,16 @@ func startDray(t *testing.T) loadtest.Target {
 	quiet := slog.New(slog.DiscardHandler)
 	store := location.New(location.Config{Redis: rdb, Logger: quiet})
 	hub := watch.New(watch.Config{Redis: rdb, Locations: store, Logger: quiet})
-	api := httpapi.New(httpapi.Config{Locations: store, Hub: hub, Redis: rdb, Logger: quiet})
+	stock, err := inventory.New(t.Context(), inventory.Config{Redis: rdb, Logger: quiet})
+	if err != nil {
+		t.Fatal(err)
+	}
+	api := httpapi.New(httpapi.Config{Locations: store, Hub: hub, Stock: stock, Redis: rdb, Logger: quiet})
 	url := listen(t, api.HTTPServer(), func(ctx context.Context) {
 		api.Shutdown(ctx)
 		hub.Close()
-		if err := store.Close(ctx); err != nil {
-			t.Errorf("Store.Close: %v", err)
+		if err := errors.Join(stock.Close(ctx), store.Close(ctx)); err != nil {
+			t.Errorf("Close: %v", err)
 		}
 	})
 	return loadtest.Target{Name: "dray", URL: url, Redis: redis.Addr()}
@@ -99,10 +105,22 @@ func TestServersKeepTheirPromises(t *testing.T) {
 			return loadtest.Nearby(ctx, target, p)
 		}
 	}
+	reserve := func(overHTTP bool) run {
+		return func(ctx context.Context, target loadtest.Target) (*loadtest.Result, error) {
+			return loadtest.Reserve(ctx, target, &loadtest.ReservePlan{
+				Plan: tiny(1), SKUs: 3, Connections: 4, InFlight: 2, HTTP: overHTTP || target.Name == "naive", Keys: overHTTP})
+		}
+	}
+	sale := func(ctx context.Context, target loadtest.Target) (*loadtest.Result, error) {
+		return loadtest.FlashSale(ctx, target, &loadtest.SalePlan{Plan: tiny(1), Units: 100, Connections: 8, Repeat: 0.3})
+	}
 	for _, test := range []struct {
 		name string
 		run  run
 	}{
+		{"reservations over the WebSocket", reserve(false)},
+		{"reservations over REST", reserve(true)},
+		{"a flash sale", sale},
 		{"one position and its answer", ingest(ingestPlan("answer"))},
 		{"frames of many positions", ingest(batch)},
 		{"positions that do not wait", ingest(ingestPlan("stream"))},
@@ -115,8 +133,8 @@ func TestServersKeepTheirPromises(t *testing.T) {
 		for _, start := range []func(*testing.T) loadtest.Target{startDray, startNaive} {
 			target := start(t)
 			t.Run(test.name+", "+target.Name, func(t *testing.T) {
-				if target.Name == "naive" && strings.Contains(test.name, "interval") {
-					t.Skip("the naive server knows no intervals")
+				if target.Name == "naive" && (strings.Contains(test.name, "interval") || strings.Contains(test.name, "sale")) {
+					t.Skip("the naive server knows no intervals and no commits")
 				}
 				r, err := test.run(t.Context(), target)
 				if err != nil {

@@ -17,7 +17,7 @@ import (
 
 // Naive is the server that one would write first, to compare with: coder/websocket,
 // encoding/json, one go-redis pipeline (GEOADD, HSET, EXPIRE, PUBLISH) a message, one
-// GEOSEARCH a question, and for each watcher a Redis subscription to the H3 cells that its
+// GEOSEARCH a question, one EVALSHA a reservation, and for each watcher a Redis subscription to the H3 cells that its
 // circle touches. It speaks enough of the contract to be measured by the same load, and
 // keeps fewer of its promises: positions overtake each other, silent drivers stay in sets, and
 // what happens while a watcher's snapshot is read is lost on it.
@@ -32,6 +32,9 @@ func NewNaive(address string) *Naive {
 	n.mux.HandleFunc("GET /v1/ws", n.socket)
 	n.mux.HandleFunc("GET /v1/drivers/nearby", n.getNearby)
 	n.mux.HandleFunc("GET /v1/drivers/{driver}", n.getDriver)
+	n.mux.HandleFunc("PUT /v1/stock/{location}/{sku}", n.putStock)
+	n.mux.HandleFunc("GET /v1/stock/{location}/{sku}", n.getStock)
+	n.mux.HandleFunc("POST /v1/reservations", n.postReservation)
 	return n
 }
 
@@ -49,7 +52,7 @@ const (
 func naiveDriver(driver string) string { return "naive:driver:" + driver }
 func naiveCell(cell h3.Cell) string    { return naiveChannel + cell.String() }
 
-// ServeHTTP serves /v1/ws and GET /v1/drivers/{driver} and /v1/drivers/nearby.
+// ServeHTTP serves what the load asks for.
 func (n *Naive) ServeHTTP(w http.ResponseWriter, r *http.Request) { n.mux.ServeHTTP(w, r) }
 
 // A naiveObject is a Driver of the contract.

@@ -24,6 +24,9 @@ type loadtestCmd struct {
 	Watch  lookCmd   `cmd:"" help:"Watchers of circles over a moving fleet: deliveries, latency, CPU; and every set is right."`
 	Nearby nearbyCmd `cmd:"" help:"Questions for the nearest drivers: questions a second, latency, CPU; and the answers are right."`
 
+	Reserve   loadReserveCmd `cmd:"" help:"Reservations of stock: a second, latency, CPU; and counters and ledger are what was acknowledged."`
+	FlashSale saleCmd        `cmd:"" name:"flash-sale" help:"Buyers fight for one SKU until it is sold out: units a second; and exactly what there was is sold."`
+
 	Server serverCmd `cmd:"" hidden:"" help:"dray serve with a CPU profile."`
 	Naive  naiveCmd  `cmd:"" hidden:"" name:"naive-server" help:"The obvious server, to compare with."`
 }
@@ -243,6 +246,7 @@ func (c *nearbyCmd) Run(a *app) error {
 // A scenario is what to do with a server, and with Redis alone; nil where there is nothing.
 type scenario struct {
 	still         bool // its drivers report once
+	unlike        bool // the naive server can't do it
 	server, redis func(ctx context.Context, t loadtest.Target) (*loadtest.Result, error)
 }
 
@@ -286,6 +290,7 @@ func (c *loadFlags) compareAll(a *app, name, settings string, s scenario) error 
 				break
 			}
 			switch {
+			case baseline == "naive" && s.unlike:
 			case baseline == "naive":
 				err = measure(func() (loadtest.Target, func() error, error) { return c.startNaive(a) }, s.server)
 			case s.redis != nil:

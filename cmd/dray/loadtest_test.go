@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -15,11 +16,14 @@ func TestLoadtest(t *testing.T) {
 	if _, err := exec.LookPath("redis-server"); err != nil && os.Getenv("CI") == "" {
 		t.Skip("SKIP-NO-REDIS: no redis-server in PATH")
 	}
-	short := []string{"--duration", "300ms", "--warmup", "0s", "--drivers", "100", "--spread", "10km", "--json"}
+	short := []string{"--duration", "300ms", "--warmup", "0s", "--json"}
+	fleet := slices.Clip([]string{"--drivers", "100", "--spread", "10km"})
 	for name, args := range map[string][]string{
-		"ingest": {"--connections", "10"},
-		"watch":  {"--subscribers", "10", "--updates", "500", "--publishers", "2", "--profile", t.TempDir()},
-		"nearby": {"--connections", "2", "--http"},
+		"ingest":     append(fleet, "--connections", "10"),
+		"watch":      append(fleet, "--subscribers", "10", "--updates", "500", "--publishers", "2", "--profile", t.TempDir()),
+		"nearby":     append(fleet, "--connections", "2", "--http"),
+		"reserve":    {"--connections", "4", "--skus", "2", "--keys"},
+		"flash-sale": {"--connections", "4", "--units", "50"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -35,7 +39,7 @@ func TestLoadtest(t *testing.T) {
 					t.Errorf("%s on %s counted no %s", name, x.Target, x.Operation)
 				}
 			}
-			if got := strings.Join(targets, " "); !strings.HasPrefix(got, "dray naive") {
+			if got := strings.Join(targets, " "); !strings.HasPrefix(got, "dray naive") && name != "flash-sale" {
 				t.Errorf("%s measured %q, want dray and the baselines", name, got)
 			}
 		})
