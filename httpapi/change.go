@@ -1,25 +1,22 @@
 package httpapi
 
-import (
-	"dray"
-	"dray/realtime/watch"
-)
+import "dray"
 
 // A changeText is the message of a Change, a snapshot or a delta, made a piece at a time: one
-// message of several frames. The objects of drivers are shared by all subscriptions, so what
+// message of several frames. The objects in it are shared by all subscriptions, so what
 // a connection holds of a large set is one piece and the list of what is in it. The zero
 // changeText has no more.
 type changeText struct {
-	change *watch.Change // nil when all of it was made
+	change *difference // nil when all of it was made
 	id     []byte
 	server *Server
-	list   int // 0 left, 1 entered, 2 moved
+	list   int // of drivers: 0 left, 1 entered, 2 moved; of stock: 0 left, 1 rows, 2 events
 	next   int // of that list
 	begun  bool
 	sent   int // bytes written of the message, and with it
 }
 
-func (s *Server) changeText(id []byte, change *watch.Change) changeText {
+func (s *Server) changeText(id []byte, change *difference) changeText {
 	return changeText{server: s, id: id, change: change}
 }
 
@@ -55,7 +52,7 @@ func (x *changeText) appendPiece(b []byte) []byte {
 
 func (x *changeText) appendHead(b []byte) []byte {
 	m := x.server.m
-	if x.change.Snapshot {
+	if x.snapshot() {
 		m.frame(frameSnapshot)
 		b = append(b, `{"type":"snapshot","id":`...)
 	} else {
@@ -64,32 +61,44 @@ func (x *changeText) appendHead(b []byte) []byte {
 	}
 	now := x.server.cfg.Now().UnixMilli()
 	b = append(b, x.id...)
-	b = appendInt(b, `,"version":`, int64(x.change.Version))
+	b = appendInt(b, `,"version":`, int64(x.version()))
 	b = appendInt(b, `,"serverTime":`, now)
-	if len(x.change.Moved) > 0 {
-		m.delivered(x.change.Moved[0], now)
+	if c := x.change; !c.ofStock && len(c.drivers.Moved) > 0 {
+		m.delivered(c.drivers.Moved[0], now)
 	}
 	return b
 }
 
-// count is the length of a list. A snapshot has one list.
-func (x *changeText) count(list int) int {
-	c := x.change
-	switch {
-	case c.Snapshot && list != 1:
-		return 0
-	case list == 0:
-		return len(c.Left)
-	case list == 1:
-		return len(c.Entered)
+func (x *changeText) snapshot() bool {
+	if x.change.ofStock {
+		return x.change.stock.Snapshot
 	}
-	return len(c.Moved)
+	return x.change.drivers.Snapshot
+}
+
+func (x *changeText) version() uint64 {
+	if x.change.ofStock {
+		return x.change.stock.Version
+	}
+	return x.change.drivers.Version
+}
+
+// count is the length of a list. A snapshot of drivers has one list.
+func (x *changeText) count(list int) int {
+	if s := &x.change.stock; x.change.ofStock {
+		return [...]int{len(s.Left), len(s.Rows), len(s.Events)}[list]
+	}
+	d := &x.change.drivers
+	if d.Snapshot && list != 1 {
+		return 0
+	}
+	return [...]int{len(d.Left), len(d.Entered), len(d.Moved)}[list]
 }
 
 // appendList appends of the current list what there is room for, its brackets, and goes on
 // to the next when it ends. A list that is empty is left out, but in a snapshot.
 func (x *changeText) appendList(b []byte) []byte {
-	if n := x.count(x.list); n > 0 || x.change.Snapshot && x.list == 1 {
+	if n := x.count(x.list); n > 0 || x.snapshot() && x.list == 1 {
 		if x.next == 0 {
 			b = append(b, x.open()...)
 		}
@@ -105,7 +114,7 @@ func (x *changeText) appendList(b []byte) []byte {
 		b = append(b, ']')
 	}
 	x.list, x.next = x.list+1, 0
-	for x.list <= 2 && x.count(x.list) == 0 && (!x.change.Snapshot || x.list != 1) {
+	for x.list <= 2 && x.count(x.list) == 0 && (!x.snapshot() || x.list != 1) {
 		x.list++
 	}
 	return b
@@ -113,25 +122,40 @@ func (x *changeText) appendList(b []byte) []byte {
 
 func (x *changeText) open() string {
 	switch {
-	case x.change.Snapshot:
+	case x.change.ofStock:
+		return [...]string{`,"left":[`, `,"stock":[`, `,"events":[`}[x.list]
+	case x.change.drivers.Snapshot:
 		return `,"drivers":[`
-	case x.list == 0:
-		return `,"left":[`
-	case x.list == 1:
-		return `,"entered":[`
 	}
-	return `,"moved":[`
+	return [...]string{`,"left":[`, `,"entered":[`, `,"moved":[`}[x.list]
 }
 
 func (x *changeText) appendItem(b []byte) []byte {
-	switch x.list {
+	if x.change.ofStock {
+		return x.appendStockItem(b)
+	}
+	switch c := &x.change.drivers; x.list {
 	case 0:
-		leave := &x.change.Left[x.next]
+		leave := &c.Left[x.next]
 		b = dray.AppendString(append(b, `{"driver":`...), leave.Driver)
 		b = dray.AppendString(append(b, `,"reason":`...), string(leave.Reason))
 		return append(b, '}')
 	case 1:
-		return append(b, x.change.Entered[x.next]...)
+		return append(b, c.Entered[x.next]...)
+	default:
+		return append(b, c.Moved[x.next]...)
 	}
-	return append(b, x.change.Moved[x.next]...)
+}
+
+func (x *changeText) appendStockItem(b []byte) []byte {
+	switch c := &x.change.stock; x.list {
+	case 0:
+		b = dray.AppendString(append(b, `{"sku":`...), c.Left[x.next].SKU)
+		b = dray.AppendString(append(b, `,"reason":`...), string(c.Left[x.next].Reason))
+		return append(b, '}')
+	case 1:
+		return append(b, c.Rows[x.next]...)
+	default:
+		return c.Events[x.next].AppendJSON(b)
+	}
 }

@@ -16,6 +16,7 @@ import (
 	"pgregory.net/rapid"
 
 	"dray"
+	"dray/realtime/inventory"
 	"dray/realtime/watch"
 )
 
@@ -38,14 +39,14 @@ func (h *bigHub) Subscribe(ctx context.Context, shape dray.Shape, filter dray.Fi
 	return &bigSub{hub: h, due: o.Due}, nil
 }
 
-func (s *bigSub) Next(c *watch.Change) bool {
+func (s *bigSub) Next(c *difference) bool {
 	if s.version++; s.version > 2 {
 		return false
 	}
 	if s.version == 1 {
 		s.due()
 	}
-	*c = watch.Change{Snapshot: s.version == 1, Version: s.version, Entered: append(c.Entered[:0], s.hub.fragments...)}
+	c.drivers = watch.Change{Snapshot: s.version == 1, Version: s.version, Entered: append(c.drivers.Entered[:0], s.hub.fragments...)}
 	return true
 }
 
@@ -202,27 +203,74 @@ func TestChangeText(t *testing.T) {
 		}
 		want += "}"
 		s.cfg.Now = func() time.Time { return time.UnixMilli(0) }
-		x := s.changeText([]byte("1"), &c)
-		got := ""
-		for x.more() {
-			before := rapid.SampledFrom([]int{0, 100, writeSize - 1}).Draw(t, "before")
-			b := x.appendPiece(make([]byte, before))[before:]
-			if len(b) > 2*writeSize+200 {
-				t.Fatalf("a piece of %d bytes", len(b))
-			}
-			if first, last := b[0]&0xf == opText, b[0]&final != 0; first != (got == "") || last == x.more() {
-				t.Fatalf("the frame at %d begins with %#x", len(got), b[0])
-			}
-			head := 2
-			switch b[1] {
-			case 126:
-				head = 4
-			case 127:
-				head = 10
-			}
-			got += string(b[head:])
-		}
+		x := s.changeText([]byte("1"), &difference{drivers: c})
+		got := pieces(t, &x)
 		if got != want {
+			t.Fatalf("got %.300s…, %d bytes, want %.300s…, %d", got, len(got), want, len(want))
+		}
+	})
+}
+
+// pieces puts the pieces of a message together, each of which begins at any place of a write.
+func pieces(t *rapid.T, x *changeText) string {
+	got := ""
+	for x.more() {
+		before := rapid.SampledFrom([]int{0, 100, writeSize - 1}).Draw(t, "before")
+		b := x.appendPiece(make([]byte, before))[before:]
+		if len(b) > 2*writeSize+200 {
+			t.Fatalf("a piece of %d bytes", len(b))
+		}
+		if first, last := b[0]&0xf == opText, b[0]&final != 0; first != (got == "") || last == x.more() {
+			t.Fatalf("the frame at %d begins with %#x", len(got), b[0])
+		}
+		head := 2
+		switch b[1] {
+		case 126:
+			head = 4
+		case 127:
+			head = 10
+		}
+		got += string(b[head:])
+	}
+	return got
+}
+
+// The same of stock.
+func TestChangeTextOfStock(t *testing.T) {
+	s := &Server{cfg: Config{}.withDefaults(), m: newMetrics(prometheus.NewRegistry())}
+	s.cfg.Now = func() time.Time { return time.UnixMilli(0) }
+	rapid.Check(t, func(t *rapid.T) {
+		c := inventory.Change{Version: 7, Snapshot: rapid.Bool().Draw(t, "snapshot")}
+		want := `{"type":"delta","id":1,"version":7,"serverTime":0`
+		if c.Snapshot {
+			want = strings.Replace(want, "delta", "snapshot", 1)
+		}
+		list := func(name string, always bool, item func(sku string) string) {
+			var texts []string
+			for i := range rapid.SampledFrom([]int{0, 0, 1, 2, 2000}).Draw(t, name) {
+				texts = append(texts, item(fmt.Sprint("s", i)))
+			}
+			if always || len(texts) > 0 {
+				want += `,"` + name + `":[` + strings.Join(texts, ",") + `]`
+			}
+		}
+		if !c.Snapshot {
+			list("left", false, func(sku string) string {
+				c.Left = append(c.Left, dray.StockLeave{SKU: sku, Reason: dray.LeftShape})
+				return `{"sku":"` + sku + `","reason":"shape"}`
+			})
+		}
+		list("stock", c.Snapshot, func(sku string) string {
+			c.Rows = append(c.Rows, []byte(`{"sku":"`+sku+`"}`))
+			return `{"sku":"` + sku + `"}`
+		})
+		list("events", false, func(sku string) string {
+			c.Events = append(c.Events, dray.StockEvent{SKU: sku, Event: dray.StockLow, Available: 2})
+			return `{"sku":"` + sku + `","event":"low","available":2}`
+		})
+		want += "}"
+		x := s.changeText([]byte("1"), &difference{ofStock: true, stock: c})
+		if got := pieces(t, &x); got != want {
 			t.Fatalf("got %.300s…, %d bytes, want %.300s…, %d", got, len(got), want, len(want))
 		}
 	})

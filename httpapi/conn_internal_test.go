@@ -94,10 +94,10 @@ func (h *loudHub) Subscribe(ctx context.Context, shape dray.Shape, filter dray.F
 	return s, nil
 }
 
-func (s *loudSub) Next(c *watch.Change) bool {
+func (s *loudSub) Next(c *difference) bool {
 	s.version++
 	text := append(append([]byte{'"'}, bytes.Repeat([]byte("x"), s.hub.size)...), '"')
-	*c = watch.Change{Snapshot: s.version == 1, Version: s.version, Entered: append(c.Entered[:0], text)}
+	c.drivers = watch.Change{Snapshot: s.version == 1, Version: s.version, Entered: append(c.drivers.Entered[:0], text)}
 	s.due()
 	return true
 }

@@ -28,6 +28,9 @@ func workCost(m *message) float64 {
 	}
 	if s := m.shape; s != nil {
 		items += len(s.Cells) + len(s.Drivers)
+		if s.Stock != nil {
+			items += len(s.Stock.SKUs)
+		}
 		switch {
 		case s.Nearby != nil:
 			area = math.Pi * s.Nearby.Radius * s.Nearby.Radius

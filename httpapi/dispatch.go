@@ -222,12 +222,6 @@ type sub struct {
 }
 
 func (c *conn) subscribe(m *message) error {
-	if !c.caller.MayWatch() {
-		return dray.ErrForbidden
-	}
-	if m.shape.Stock != nil {
-		return dray.FieldError(dray.CodeBadRequest, "stock", "is not served here")
-	}
 	x := &sub{id: slices.Clone(m.id)}
 	c.mu.Lock()
 	_, taken := c.subs[idKey(m.id)]
@@ -244,7 +238,11 @@ func (c *conn) subscribe(m *message) error {
 	}
 	ctx, cancel := c.within()
 	defer cancel()
-	s, err := c.s.hub.Subscribe(ctx, *m.shape, m.filter, watch.Options{Interval: m.interval, Due: func() { c.due(x) }})
+	open := c.watchDrivers
+	if m.shape.Stock != nil {
+		open = c.watchStock
+	}
+	s, err := open(ctx, m, func() { c.due(x) })
 	if err != nil {
 		return err
 	}
@@ -295,9 +293,6 @@ func (c *conn) update(m *message) error {
 	x, err := c.sub(m.id)
 	if err != nil {
 		return err
-	}
-	if m.shape != nil && m.shape.Stock != nil {
-		return dray.FieldError(dray.CodeBadRequest, "stock", "is not served here")
 	}
 	ctx, cancel := c.within()
 	defer cancel()

@@ -29,7 +29,11 @@ func (s *Server) ready(w http.ResponseWriter, r *http.Request) {
 	if s.draining.Load() {
 		h.Reasons = append(h.Reasons, "draining")
 	}
-	if err := s.hub.Ready(); err != nil {
+	err := s.hub.Ready()
+	if err == nil && s.cfg.LiveStock != nil {
+		err = s.cfg.LiveStock.Ready()
+	}
+	if err != nil {
 		s.outages.log(s, slog.LevelWarn, "not ready", "error", err)
 		h.Reasons = append(h.Reasons, "a feed from Redis does not deliver")
 	}

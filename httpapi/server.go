@@ -28,6 +28,7 @@ type Config struct {
 	Locations *location.Store
 	Hub       *watch.Hub
 	Stock     *inventory.Store  // nil serves no stock and no reservations
+	LiveStock *inventory.Hub    // nil serves no subscriptions of stock
 	Redis     *redisconn.Client // asked by the health probes; nil leaves it out of them
 	Version   string            // shown by /health/live and in the documents
 
@@ -150,7 +151,7 @@ type (
 		Ready() error
 	}
 	subscription interface {
-		Next(c *watch.Change) bool
+		Next(c *difference) bool
 		Update(ctx context.Context, shape *dray.Shape, filter *dray.Filter, accepted func()) error
 		Close()
 	}
@@ -164,7 +165,7 @@ func (h theHub) Subscribe(ctx context.Context, shape dray.Shape, filter dray.Fil
 	if err != nil {
 		return nil, err // not sub: a nil *Subscription is no nil subscription
 	}
-	return sub, nil
+	return driverSub{sub}, nil
 }
 
 // A Server speaks the wire contract. Make it with New, serve its Handler, end it with

@@ -51,7 +51,8 @@ func startOn(t testing.TB, redis *redistest.Server, places location.Config, chan
 		t.Fatal(err)
 	}
 	n.stock = stock
-	cfg := httpapi.Config{Locations: n.store, Hub: hub, Stock: stock, Redis: rdb, Version: "test", Logger: logger}
+	live := inventory.NewHub(inventory.HubConfig{Redis: rdb, Logger: logger})
+	cfg := httpapi.Config{Locations: n.store, Hub: hub, Stock: stock, LiveStock: live, Redis: rdb, Version: "test", Logger: logger}
 	if change != nil {
 		change(&cfg)
 	}
@@ -71,6 +72,7 @@ func startOn(t testing.TB, redis *redistest.Server, places location.Config, chan
 		server.Close()
 		<-served
 		hub.Close()
+		live.Close()
 		if err := n.stock.Close(ctx); err != nil {
 			t.Errorf("inventory.Store.Close: %v", err)
 		}

@@ -160,6 +160,7 @@ func readStock(v jsontext.Value, s *dray.Shape) error {
 	var w struct {
 		Location jsontext.Value `json:"location"`
 		SKUs     jsontext.Value `json:"skus"`
+		Low      jsontext.Value `json:"low"`
 	}
 	if err := readObject("stock", v, &w); err != nil {
 		return err
@@ -169,11 +170,18 @@ func readStock(v jsontext.Value, s *dray.Shape) error {
 		return dray.FieldError(dray.CodeBadRequest, "stock.location", "must be an id of 1 to %d bytes", dray.MaxID)
 	}
 	if !absent(w.SKUs) {
-		skus, err := readIDs("stock.skus", w.SKUs, dray.MaxDrivers)
+		skus, err := readIDs("stock.skus", w.SKUs, dray.MaxSKUs)
 		if err != nil {
 			return err
 		}
 		stock.SKUs = skus
+	}
+	if !absent(w.Low) {
+		low, ok := integer(w.Low)
+		if !ok || low < 1 || low > dray.MaxQuantity {
+			return dray.FieldError(dray.CodeBadRequest, "stock.low", "must be an integer from 1 to %d", dray.MaxQuantity)
+		}
+		stock.Low = low
 	}
 	s.Stock = stock
 	return nil

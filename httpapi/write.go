@@ -4,13 +4,12 @@ import (
 	"time"
 
 	"dray"
-	"dray/realtime/watch"
 )
 
 // A writeBuffer is what a writer needs while it writes.
 type writeBuffer struct {
 	b      []byte
-	change watch.Change
+	change difference
 	text   changeText // of change; while it has more, no other message may be begun
 }
 
@@ -19,8 +18,8 @@ func (s *Server) release(w *writeBuffer) {
 	if cap(w.b) > keptBuffer {
 		w.b = nil
 	}
-	if c := &w.change; cap(c.Entered)+cap(c.Moved)+cap(c.Left) > keptFragments {
-		*c = watch.Change{}
+	if d, s := &w.change.drivers, &w.change.stock; cap(d.Entered)+cap(d.Moved)+cap(d.Left)+cap(s.Rows)+cap(s.Left)+cap(s.Events) > keptFragments {
+		w.change = difference{}
 	}
 	w.text = changeText{}
 	s.writes.Put(w)
