@@ -3,9 +3,13 @@ package inventory
 import (
 	"context"
 	"fmt"
+	"net"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/maintnotifications"
 
 	"dray/redisconn"
 )
@@ -21,7 +25,12 @@ func checkServer(ctx context.Context, cfg Config) error {
 		if err != nil {
 			return redisconn.Wrap(err)
 		}
-		return judge(cfg, node.Options().Addr, parseInfo(info))
+		said := parseInfo(info)
+		if err := judge(cfg, node.Options().Addr, said); err != nil {
+			return err
+		}
+		comparePriorities(ctx, cfg, node, said)
+		return nil
 	}
 	switch rdb := cfg.Redis.Redis().(type) {
 	case *redis.ClusterClient:
@@ -45,10 +54,49 @@ func judge(cfg Config, addr string, info map[string]string) error {
 	if info["aof_enabled"] == "0" {
 		cfg.Logger.Warn("Redis writes no append-only file: stock and reservations of the last minutes, or all, are gone when it restarts", "redis", addr)
 	}
-	if n := info["connected_slaves"]; cfg.Replicas > 0 && (n == "" || n < "1") {
-		cfg.Logger.Warn("Redis has no replica, but changes wait for some: they will fail with durability_not_reached", "redis", addr, "wanted", cfg.Replicas)
+	if n, _ := strconv.Atoi(info["connected_slaves"]); n < cfg.Replicas {
+		cfg.Logger.Warn("Redis has fewer replicas than changes wait for: they will fail with durability_not_reached", "redis", addr, "replicas", n, "wanted", cfg.Replicas)
 	}
 	return nil
+}
+
+// comparePriorities warns where the replicas of a master have unequal priorities: at a failover
+// the preferred one takes over, though another may have more. Replicas that cannot be asked are left out.
+func comparePriorities(ctx context.Context, cfg Config, master *redis.Client, info map[string]string) {
+	priorities := map[string][]string{} // priority -> replicas
+	for i := 0; ; i++ {
+		replica, ok := info["slave"+strconv.Itoa(i)]
+		if !ok {
+			break
+		}
+		at := map[string]string{} // ip, port, state ...
+		for pair := range strings.SplitSeq(replica, ",") {
+			name, value, _ := strings.Cut(pair, "=")
+			at[name] = value
+		}
+		addr := net.JoinHostPort(at["ip"], at["port"])
+		if said, err := askReplica(ctx, master, addr); err == nil {
+			p := said["slave_priority"]
+			priorities[p] = append(priorities[p], addr)
+		}
+	}
+	if len(priorities) > 1 {
+		cfg.Logger.Warn("replicas have unequal replica-priority: a failover may prefer a stale one, and lose what others have", "priorities", fmt.Sprint(priorities))
+	}
+}
+
+// askReplica asks a replica about itself, with the credentials of its master.
+func askReplica(ctx context.Context, master *redis.Client, addr string) (map[string]string, error) {
+	o := *master.Options()
+	options := &redis.Options{
+		Addr: addr, Username: o.Username, Password: o.Password, TLSConfig: o.TLSConfig, Protocol: o.Protocol, DisableIdentity: true,
+		MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
+		MaxRetries:               -1, DialTimeout: time.Second, ReadTimeout: time.Second, ContextTimeoutEnabled: true, PoolSize: 1,
+	}
+	replica := redis.NewClient(options)
+	defer replica.Close()
+	info, err := replica.Info(ctx, "replication").Result()
+	return parseInfo(info), err
 }
 
 func parseInfo(text string) map[string]string {
