@@ -14,13 +14,13 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
-	"go.uber.org/goleak"
 
 	"dray"
 	"dray/client"
+	"dray/redisconn/redistest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { redistest.Main(m) }
 
 const welcome = `{"type":"welcome","connection":"c1","serverTime":1700000000000,"heartbeatMs":15000,` +
 	`"limits":{"maxMessageBytes":262144,"maxPositions":1000,"maxSubscriptions":100,"maxRadius":50000,"messagesPerSecond":0}}`

@@ -21,16 +21,27 @@ import (
 
 // node is a whole server on an embedded Redis. stop ends it.
 func node(ctx context.Context) (url string, stop func(), err error) {
+	x := &cutter{}
+	stop, err = nodeOn(ctx, redisconn.Config{}, x)
+	return x.url, stop, err
+}
+
+// nodeOn is a whole server that is reached by way of x.
+func nodeOn(ctx context.Context, config redisconn.Config, x *cutter) (stop func(), err error) {
 	log := slog.New(slog.DiscardHandler)
-	redis, err := redisconn.Open(ctx, redisconn.Config{Logger: log})
+	config.Logger = log
+	redis, err := redisconn.Open(ctx, config)
 	if err != nil {
-		return "", nil, err
+		return nil, err
 	}
 	locations := location.New(location.Config{Redis: redis, Logger: log})
 	hub := watch.New(watch.Config{Redis: redis, Locations: locations, Logger: log})
 	api := httpapi.New(httpapi.Config{Locations: locations, Hub: hub, Redis: redis, Logger: log})
-	server := httptest.NewServer(api.Handler())
-	return "ws" + strings.TrimPrefix(server.URL, "http") + "/v1/ws", func() {
+	server := httptest.NewUnstartedServer(api.Handler())
+	x.Listener, server.Listener = server.Listener, x
+	server.Start()
+	x.url = "ws" + strings.TrimPrefix(server.URL, "http") + "/v1/ws"
+	return func() {
 		api.Shutdown(context.Background())
 		server.Close()
 		hub.Close()

@@ -1,6 +1,7 @@
 package redisconn
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -48,7 +49,7 @@ func checkInfo(text string, mode Mode) error {
 			info[name] = value
 		}
 	}
-	switch info["redis_mode"] {
+	switch cmp.Or(info["redis_mode"], info["server_mode"]) { // the latter is Valkey's
 	case "cluster":
 		if mode != Cluster {
 			return errors.New("the server is a node of a Redis Cluster: name it in REDIS_CLUSTER_NODES")

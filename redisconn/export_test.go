@@ -7,6 +7,9 @@ import (
 	"time"
 )
 
+// CheckInfo is checkInfo, for servers that the tests cannot start.
+func CheckInfo(text string, mode Mode) error { return checkInfo(text, mode) }
+
 // ReadFeed reads what a server sends on a pub/sub connection that expects answers for the
 // channels a and b, until the first error.
 func ReadFeed(server io.Reader) (events int, err error) {

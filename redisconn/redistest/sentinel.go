@@ -2,6 +2,7 @@ package redistest
 
 import (
 	"fmt"
+	"strconv"
 	"testing"
 	"time"
 
@@ -34,6 +35,22 @@ func Sentinel(t testing.TB) *SentinelServers {
 			return sentinel.says("status=ok,address=127.0.0.1:"+fmt.Sprint(s.Master.Port())+",slaves=1,sentinels=3", "INFO", "sentinel")
 		})
 	}
+	return s
+}
+
+// SentinelTLS is a master and one Sentinel that speak TLS only; options give their certificate.
+func SentinelTLS(t testing.TB, options ...string) *SentinelServers {
+	t.Helper()
+	s := &SentinelServers{prefix: Prefix(t), Master: StartTLS(t, options...)}
+	port := freePort()
+	conf := fmt.Sprintf("bind 127.0.0.1\nsentinel monitor stock 127.0.0.1 %d 1\n", s.Master.Port())
+	args := append([]string{"sentinel.conf", "--sentinel", "--port", "0", "--tls-port", strconv.Itoa(port), "--tls-replication", "yes"}, options...)
+	sentinel, err := startProcess(binary(t), port, map[string]string{"sentinel.conf": conf}, args)
+	if err != nil {
+		t.Fatalf("redistest: %v", err)
+	}
+	t.Cleanup(sentinel.close)
+	s.Sentinels = []*Server{sentinel}
 	return s
 }
 
