@@ -23,8 +23,11 @@ func workCost(m *message) float64 {
 	for _, values := range m.filter {
 		items += len(values)
 	}
-	if m.order != nil {
-		items += len(m.order.items)
+	if o := m.order; o != nil {
+		if items += len(o.items); o.near != nil {
+			items += 10 * costlyItems // each location tried is a script's run
+			area = math.Pi * o.near.Radius * o.near.Radius
+		}
 	}
 	if s := m.shape; s != nil {
 		items += len(s.Cells) + len(s.Drivers)

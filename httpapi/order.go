@@ -13,7 +13,8 @@ import (
 // An order is what a message or a body asks of the stock, checked for form: the types of
 // its members and their ranges.
 type order struct {
-	location    string
+	location    string        // "" where near is meant
+	near        *dray.Circle  // reserve
 	sku         string        // stock
 	reservation string        // commit, release, extend
 	items       []dray.Item   // nil when absent
@@ -24,6 +25,7 @@ type order struct {
 // wireOrder is an order as JSON holds it. Members stay text until their type is checked.
 type wireOrder struct {
 	Location    jsontext.Value `json:"location"`
+	Near        jsontext.Value `json:"near"`
 	SKU         jsontext.Value `json:"sku"`
 	Reservation jsontext.Value `json:"reservation"`
 	Items       jsontext.Value `json:"items"`
@@ -66,7 +68,15 @@ func (w *wireOrder) readStock(o *order) (err error) {
 
 // readCart reads a new reservation.
 func (w *wireOrder) readCart(o *order) (err error) {
-	if o.location, err = readLocation(w.Location); err != nil {
+	switch {
+	case absent(w.Near):
+		o.location, err = readLocation(w.Location)
+	case absent(w.Location):
+		o.near, err = readCircle("near", w.Near)
+	default:
+		err = dray.FieldError(dray.CodeBadRequest, "near", "stands instead of location, not beside it")
+	}
+	if err != nil {
 		return err
 	}
 	if o.items, err = readItems(w.Items); err != nil {

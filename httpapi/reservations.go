@@ -40,7 +40,12 @@ func (s *Server) reserve(ctx context.Context, who Caller, in reserveRequest) (ou
 		return out, dray.ErrForbidden
 	}
 	in.options.By = who.Name()
-	r, err := s.stock.Reserve(ctx, in.location, in.items, in.ttl, in.options)
+	var r dray.Reservation
+	if in.near != nil {
+		r, err = s.stock.ReserveNear(ctx, in.near.Center(), in.near.Radius, in.items, in.ttl, in.options)
+	} else {
+		r, err = s.stock.Reserve(ctx, in.location, in.items, in.ttl, in.options)
+	}
 	return newReservation{reservationReply{&r}}, err
 }
 

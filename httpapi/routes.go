@@ -47,6 +47,8 @@ func (s *Server) stockRoutes(r *chi.Mux) {
 	r.Put("/v1/stock/{location}/{sku}", handle(s, s.setStock))
 	r.Post("/v1/stock/{location}/{sku}/adjust", handle(s, s.adjustStock))
 	r.Get("/v1/stock/{location}/{sku}/ledger", handle(s, s.getLedger))
+	r.Put("/v1/locations/{location}", handle(s, s.putLocation))
+	r.Delete("/v1/locations/{location}", handle(s, s.deleteLocation))
 	r.Post("/v1/reservations", handle(s, s.reserve))
 	r.Get("/v1/reservations/{reservation}", handle(s, s.getReservation))
 	r.Get("/v1/reservations/{reservation}/ledger", handle(s, s.getReservationLedger))

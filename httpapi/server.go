@@ -139,11 +139,14 @@ type (
 		List(ctx context.Context, location, cursor string, limit int) ([]dray.Stock, string, error)
 		Ledger(ctx context.Context, location, sku, cursor string, limit int) ([]dray.LedgerEntry, string, error)
 		Reserve(ctx context.Context, location string, items []dray.Item, ttl time.Duration, o inventory.Options) (dray.Reservation, error)
+		ReserveNear(ctx context.Context, center dray.Point, radius float64, items []dray.Item, ttl time.Duration, o inventory.Options) (dray.Reservation, error)
 		Reservation(ctx context.Context, reservation string, o inventory.Options) (dray.Reservation, error)
 		Commit(ctx context.Context, reservation string, items []dray.Item, o inventory.Options) (dray.Reservation, error)
 		Release(ctx context.Context, reservation string, items []dray.Item, o inventory.Options) (dray.Reservation, error)
 		Extend(ctx context.Context, reservation string, ttl time.Duration, o inventory.Options) (dray.Reservation, error)
 		ReservationLedger(ctx context.Context, reservation, cursor string, limit int) ([]dray.LedgerEntry, string, error)
+		PutLocation(ctx context.Context, location string, at dray.Point) error
+		DeleteLocation(ctx context.Context, location string) error
 	}
 	hub interface {
 		Nearby(ctx context.Context, center dray.Point, radius float64, limit int, filter dray.Filter) ([]watch.Hit, error)

@@ -30,7 +30,7 @@ func (w *wireShape) shape() (*dray.Shape, error) {
 		value jsontext.Value
 		read  func(jsontext.Value, *dray.Shape) error
 	}{
-		{w.Nearby, readCircle},
+		{w.Nearby, readNearbyShape},
 		{w.Bounds, readBounds},
 		{w.Area, readArea},
 		{w.Cells, readCells},
@@ -51,29 +51,34 @@ func (w *wireShape) shape() (*dray.Shape, error) {
 	return &s, nil
 }
 
-func readCircle(v jsontext.Value, s *dray.Shape) error {
+func readNearbyShape(v jsontext.Value, s *dray.Shape) (err error) {
+	s.Nearby, err = readCircle("nearby", v)
+	return err
+}
+
+func readCircle(field string, v jsontext.Value) (*dray.Circle, error) {
 	var w struct {
 		Latitude  jsontext.Value `json:"latitude"`
 		Longitude jsontext.Value `json:"longitude"`
 		Radius    jsontext.Value `json:"radius"`
 	}
-	if err := readObject("nearby", v, &w); err != nil {
-		return err
+	if err := readObject(field, v, &w); err != nil {
+		return nil, err
 	}
 	c := &dray.Circle{}
 	var ok bool
 	if c.Latitude, ok = number(w.Latitude); !ok {
-		return notNumber("nearby.latitude")
+		return nil, notNumber(field + ".latitude")
 	}
 	if c.Longitude, ok = number(w.Longitude); !ok {
-		return notNumber("nearby.longitude")
+		return nil, notNumber(field + ".longitude")
 	}
 	if !c.Center().Valid() {
-		return dray.FieldError(dray.CodeBadRequest, "nearby", "must be within ±%v and ±180 degrees", dray.MaxLatitude)
+		return nil, dray.FieldError(dray.CodeBadRequest, field, "must be within ±%v and ±180 degrees", dray.MaxLatitude)
 	}
 	radius, err := readRadius(w.Radius)
-	c.Radius, s.Nearby = radius, c
-	return err
+	c.Radius = radius
+	return c, err
 }
 
 func readBounds(v jsontext.Value, s *dray.Shape) error {

@@ -27,6 +27,7 @@ func (i *item) UnmarshalText(text []byte) error {
 type reserveCmd struct {
 	placeFlags
 	changeFlags
+	Near  string        `help:"Instead of a location: the nearest one within RADIUS metres that has all of it." placeholder:"LAT,LON,RADIUS" xor:"place"`
 	TTL   time.Duration `name:"ttl" help:"How long to hold it: seconds, or with a unit; to 24h." default:"10m"`
 	Items []item        `arg:"" help:"What to hold: SKU=QUANTITY for each line."`
 }
@@ -38,12 +39,23 @@ time is up.
 
 Examples:
   dray reserve apple=2 pear=1 --ttl 15m --key order-4711
+  dray reserve apple=2 --near 30.2672,-97.7431,5000
   dray commit default.5QX2EOB7GIRUNJ5K`
 }
 
 // Run reserves a cart.
 func (c *reserveCmd) Run(a *app) error {
-	body := map[string]any{"location": c.Location, "items": c.Items, "replicas": c.Replicas}
+	body := map[string]any{"items": c.Items, "replicas": c.Replicas}
+	if c.Location != "" {
+		body["location"] = c.Location
+	}
+	if c.Near != "" {
+		n, err := numbers("--near", c.Near, 3)
+		if err != nil {
+			return err
+		}
+		body["near"] = dray.Circle{Latitude: n[0], Longitude: n[1], Radius: n[2]}
+	}
 	return c.reservation(a, c.Key, []string{"v1", "reservations"}, body, c.TTL)
 }
 
@@ -69,6 +81,9 @@ func showReservation(w io.Writer, r *dray.Reservation) error {
 	line := fmt.Sprintf("%s is %s", r.Reservation, r.Status)
 	if r.Status == dray.StatusHeld && !r.ExpiresAt.IsZero() {
 		line += " until " + clock(r.ExpiresAt)
+	}
+	if r.Distance >= 0 {
+		line += fmt.Sprintf(", %.0f m away", r.Distance)
 	}
 	if r.Replicas > 0 {
 		line += ", confirmed by " + count(r.Replicas, "replica")

@@ -31,7 +31,7 @@ type restCall struct {
 	body   any               // nil sends none
 }
 
-// ask makes a request and reads the answer into out. A refusal is a *dray.Error.
+// ask makes a request and reads the answer into out, where that is not nil. A refusal is a *dray.Error.
 func (c *clientFlags) ask(a *app, call restCall, out any) error {
 	address, err := url.Parse(c.URL.base())
 	if err != nil {
@@ -79,6 +79,9 @@ func (c *clientFlags) ask(a *app, call restCall, out any) error {
 	}
 	if answer.StatusCode/100 != 2 {
 		return refusal(answer.Status, text)
+	}
+	if out == nil {
+		return nil
 	}
 	if err := dray.Unmarshal(text, out); err != nil {
 		return fmt.Errorf("the server's answer: %w", err)

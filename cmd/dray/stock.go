@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -14,6 +15,7 @@ type stockCmd struct {
 	Get    stockGetCmd    `cmd:"" help:"Show what a location has of a SKU."`
 	Set    stockSetCmd    `cmd:"" help:"Set how many units there are."`
 	Adjust stockAdjustCmd `cmd:"" help:"Add units, or take some away."`
+	Place  stockPlaceCmd  `cmd:"" help:"Say where a location is, so that carts can be reserved near it."`
 	List   stockListCmd   `cmd:"" help:"Show all that a location has."`
 	Ledger stockLedgerCmd `cmd:"" help:"Show what changed a SKU, or what a reservation changed."`
 }
@@ -21,8 +23,13 @@ type stockCmd struct {
 // placeFlags say which stock a command is about, and how it is shown.
 type placeFlags struct {
 	clientFlags
-	Location string `help:"Where the stock is." default:"default"`
+	Location string `help:"Where the stock is." placeholder:"default" xor:"place"`
 	JSON     bool   `name:"json" help:"JSON as on the wire, an object a line, instead of a table."`
+}
+
+// at is the path to the stock of the location, and on to a SKU.
+func (c *placeFlags) at(on ...string) []string {
+	return append([]string{"v1", "stock", cmp.Or(c.Location, dray.DefaultLocation)}, on...)
 }
 
 // changeFlags are those of a change.
@@ -44,7 +51,7 @@ func (*stockGetCmd) Help() string {
 
 // Run shows one SKU.
 func (c *stockGetCmd) Run(a *app) error {
-	return c.show(a, restCall{method: "GET", path: []string{"v1", "stock", c.Location, c.SKU}})
+	return c.show(a, restCall{method: "GET", path: c.at(c.SKU)})
 }
 
 // show makes a request whose answer is a Stock.
@@ -113,7 +120,7 @@ func (c *stockSetCmd) Run(a *app) error {
 	case c.Version != 0:
 		header["If-Match"] = fmt.Sprintf(`"%d"`, c.Version)
 	}
-	return c.show(a, restCall{"PUT", []string{"v1", "stock", c.Location, c.SKU}, nil, header,
+	return c.show(a, restCall{"PUT", c.at(c.SKU), nil, header,
 		map[string]any{"quantity": c.Quantity, "force": c.Force, "reason": c.Reason, "replicas": c.Replicas}})
 }
 
@@ -134,9 +141,36 @@ func (*stockAdjustCmd) Help() string {
 
 // Run adjusts a quantity.
 func (c *stockAdjustCmd) Run(a *app) error {
-	return c.show(a, restCall{"POST", []string{"v1", "stock", c.Location, c.SKU, "adjust"}, nil,
+	return c.show(a, restCall{"POST", c.at(c.SKU, "adjust"), nil,
 		map[string]string{"Idempotency-Key": c.Key},
 		map[string]any{"delta": c.Delta, "reason": c.Reason, "replicas": c.Replicas}})
+}
+
+type stockPlaceCmd struct {
+	clientFlags
+	Forget   bool   `help:"The location is nowhere any more; its stock stays."`
+	Location string `arg:"" help:"Which location."`
+	Place    string `arg:"" optional:"" help:"Where it is." placeholder:"LAT,LON"`
+}
+
+// Help is shown by dray stock place --help.
+func (*stockPlaceCmd) Help() string {
+	return `Examples:
+  dray stock place shop-1 30.2672,-97.7431
+  dray stock place shop-1 --forget`
+}
+
+// Run places a location.
+func (c *stockPlaceCmd) Run(a *app) error {
+	path := []string{"v1", "locations", c.Location}
+	if c.Forget {
+		return c.ask(a, restCall{method: "DELETE", path: path}, nil)
+	}
+	n, err := numbers("the place", c.Place, 2)
+	if err != nil {
+		return err
+	}
+	return c.ask(a, restCall{method: "PUT", path: path, body: dray.Point{Latitude: n[0], Longitude: n[1]}}, nil)
 }
 
 const pageSize = 1000 // rows of one request
@@ -157,7 +191,7 @@ func (c *stockListCmd) Run(a *app) error {
 			Stock  []dray.Stock `json:"stock"`
 			Cursor string       `json:"cursor"`
 		}
-		err := c.ask(a, restCall{method: "GET", path: []string{"v1", "stock", c.Location}, query: pageQuery(cursor, pageSize)}, &page)
+		err := c.ask(a, restCall{method: "GET", path: c.at(), query: pageQuery(cursor, pageSize)}, &page)
 		if err != nil {
 			return err
 		}
@@ -203,7 +237,7 @@ func (*stockLedgerCmd) Help() string {
 
 // Run shows entries, newest first.
 func (c *stockLedgerCmd) Run(a *app) error {
-	path := []string{"v1", "stock", c.Location, c.SKU, "ledger"}
+	path := c.at(c.SKU, "ledger")
 	if c.Reservation != "" {
 		path = []string{"v1", "reservations", c.Reservation, "ledger"}
 	}

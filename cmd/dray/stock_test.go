@@ -46,6 +46,12 @@ func TestStockCommands(t *testing.T) {
 		{"ledger", "stock ledger apple --limit 2", 0, "apple release 7 2 > 0 ", ""},
 		{"ledger of a reservation", "stock ledger --reservation ID", 0, "apple hold 8 0 > 3 ", ""},
 		{"replicas that are not there", "reserve pear=1 --replicas 1", 1, "", "0 of 1 replicas confirmed"},
+		{"place", "stock place shop-1 30.27,-97.74", 0, "", ""},
+		{"stock of a place", "stock set apple 3 --location shop-1", 0, "shop-1 apple 3 0 3", ""},
+		{"reserve near", "reserve apple=1 --near 30.26,-97.74,5000", 0, ", 1112 m away", ""},
+		{"reserve near what has none", "reserve plum=1 --near 30.26,-97.74,5000", 1, "", "none of the 1 nearest locations has all of it: plum: 1 asked for, 0 there"},
+		{"forget a place", "stock place shop-1 --forget", 0, "", ""},
+		{"forget it again", "stock place shop-1 --forget", 1, "", "dray: not found"},
 		{"no reservation", "commit default.NONE", 1, "", "dray: not found"},
 	} {
 		args := strings.Fields(strings.ReplaceAll(test.args, "ID", id))
