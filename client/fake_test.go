@@ -104,6 +104,11 @@ type message struct {
 	IntervalMs int64
 	Token      string
 	Limit      int
+
+	Key, Location, Reservation string
+	Near                       any
+	Items                      []dray.Item
+	TTLSeconds, Replicas       int
 }
 
 // hear reads the next message, and fails the test unless it is of this type.

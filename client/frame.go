@@ -27,6 +27,10 @@ type frame struct {
 	Moved      drivers      `json:"moved"`
 	Left       []dray.Leave `json:"left"`
 
+	// results of the stock
+	Stock       jsontext.Value    `json:"stock"`
+	Reservation *dray.Reservation `json:"reservation"`
+
 	// ok of positions
 	Accepted   int        `json:"accepted"`
 	Superseded int        `json:"superseded"`

@@ -14,6 +14,7 @@ import (
 	"dray"
 	"dray/client"
 	"dray/httpapi"
+	"dray/realtime/inventory"
 	"dray/realtime/location"
 	"dray/realtime/watch"
 	"dray/redisconn"
@@ -34,9 +35,14 @@ func nodeOn(ctx context.Context, config redisconn.Config, x *cutter) (stop func(
 	if err != nil {
 		return nil, err
 	}
+	stock, err := inventory.New(ctx, inventory.Config{Redis: redis, Logger: log})
+	if err != nil {
+		redis.Close()
+		return nil, err
+	}
 	locations := location.New(location.Config{Redis: redis, Logger: log})
 	hub := watch.New(watch.Config{Redis: redis, Locations: locations, Logger: log})
-	api := httpapi.New(httpapi.Config{Locations: locations, Hub: hub, Redis: redis, Logger: log})
+	api := httpapi.New(httpapi.Config{Locations: locations, Hub: hub, Stock: stock, Redis: redis, Logger: log})
 	server := httptest.NewUnstartedServer(api.Handler())
 	x.Listener, server.Listener = server.Listener, x
 	server.Start()
@@ -45,6 +51,7 @@ func nodeOn(ctx context.Context, config redisconn.Config, x *cutter) (stop func(
 		api.Shutdown(context.Background())
 		server.Close()
 		hub.Close()
+		stock.Close(context.Background())
 		locations.Close(context.Background())
 		redis.Close()
 	}, nil
