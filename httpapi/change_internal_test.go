@@ -237,7 +237,7 @@ func pieces(t *rapid.T, x *changeText) string {
 
 // The same of stock.
 func TestChangeTextOfStock(t *testing.T) {
-	s := &Server{cfg: Config{}.withDefaults(), m: newMetrics(prometheus.NewRegistry())}
+	s := &Server{cfg: Config{}.withDefaults(), m: newMetrics(prometheus.NewRegistry(), new(budget))}
 	s.cfg.Now = func() time.Time { return time.UnixMilli(0) }
 	rapid.Check(t, func(t *rapid.T) {
 		c := inventory.Change{Version: 7, Snapshot: rapid.Bool().Draw(t, "snapshot")}
