@@ -26,7 +26,7 @@
 --   A  ask again: what is due could not all be settled in this call, and it may matter
 --   S<sku> <requested> <available>\n...  not enough   X<sku> <requested> <held>\n...  exceeds what is held
 --   N  not found      C R E  already committed, released, expired    M  key of another request
---   B<reserved>  below what is reserved    V<version>  another version   T  too much   U  unreadable record
+--   B<reserved>  below what is reserved    V<version>  another version   T  too much   U<name>  unreadable record
 --   -  the key stands for a refusal
 -- An answer is a row, a reservation's record, or expiresAt of a hold ("<id> <expiresAt>" under a key).
 -- Nothing is written before all requests are worked out. O(1) a line, O(log N) a reservation in
@@ -217,7 +217,7 @@ function apply.h(k, print, final)
   while sku ~= '' do
     local want, q = number[argv[i + 1]], Q[sku]
     if not q or q - R[sku] < want then
-      bad = bad or unreadable[sku]
+      bad = bad or unreadable[sku] and sku
       short = (short or 'S') .. format('%s %d %d\n', sku, want, q and max(q - R[sku], 0) or 0)
     end
     i = i + 3
@@ -227,7 +227,7 @@ function apply.h(k, print, final)
   local answer = k and replay(k, print)
   if answer then return answer end
   if short then
-    if bad then return 'U' end
+    if bad then return 'U' .. bad end
     if behind then return 'A' end
     if final == '1' then remember(k, print, '-') end
     return short
@@ -432,8 +432,14 @@ for id in pairs(dirty) do
     H[#H + 1] = text(records[id])
   end
 end
--- The commands that come first find somebody else's value under a key before anything is written.
+-- These find somebody else's value under a key before anything is written.
 call('HLEN', holds)
+call('ZCARD', registry)
+if #created > 0 then
+  call('XLEN', ledger)
+  call('SCARD', locations)
+end
+if #forgotten > 0 then call('HLEN', keys) end
 for _, sku in ipairs(created) do call('ZADD', skus, '0', sku) end
 if #created > 0 then call('SADD', locations, argv[3]) end
 if n >= first then

@@ -1,6 +1,7 @@
 package inventory
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -172,7 +173,9 @@ func (q *queue) call(batch []*op) (back []*op) {
 			continue
 		default:
 			o.answer, o.acked = answers[i], acked
-			o.err = failure(o.answer)
+			if o.err = failure(o.answer); o.answer[0] == 'U' {
+				s.unreadable(q.location, cmp.Or(o.answer[1:], o.sku, o.id))
+			}
 			s.metrics.settled(o)
 		}
 		close(o.done)

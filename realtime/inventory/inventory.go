@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -101,6 +102,7 @@ type Store struct {
 	stop    context.CancelFunc
 	running sync.WaitGroup
 	sweeper *sweeper
+	warned  atomic.Int64 // Unix ns of the last unreadable record that was logged
 
 	mu      sync.Mutex        // guards the fields below
 	queues  map[string]*queue // location -> what is waiting for it or under way

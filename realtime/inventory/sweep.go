@@ -125,8 +125,12 @@ func lexRange(key, from string, count int64) redis.ZRangeArgs {
 	return redis.ZRangeArgs{Key: key, Start: from, Stop: "+", ByLex: true, Count: count}
 }
 
-// unreadable tells of a record that is not one of ours, once in a while.
+// unreadable counts a record that is not one of ours, and names one a minute.
 func (s *Store) unreadable(location, name string) {
 	s.metrics.unreadable.Inc()
+	now, last := time.Now().UnixNano(), s.warned.Load()
+	if now-last < int64(time.Minute) || !s.warned.CompareAndSwap(last, now) {
+		return
+	}
 	s.cfg.Logger.Warn("a record of the stock cannot be read", "location", location, "name", strconv.Quote(name))
 }
