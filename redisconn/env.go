@@ -34,10 +34,14 @@ func FromLookup(lookup func(name string) (string, bool)) (Config, error) {
 		v, _ := lookup(name)
 		return strings.TrimSpace(v)
 	}
-	number := func(name, hint string) (n int) {
+	number := func(name string) (n int) {
 		if v := get(name); v != "" {
 			var err error
 			if n, err = strconv.Atoi(v); err != nil || (n == 0 && name == "REDIS_PORT") {
+				hint := ""
+				if strings.HasPrefix(v, "tcp://") {
+					hint = " (Kubernetes sets it so for a service named redis: set enableServiceLinks to false)"
+				}
 				faults = append(faults, fmt.Errorf("%s is %.40q, not a number%s", name, v, hint))
 			}
 		}
@@ -56,9 +60,9 @@ func FromLookup(lookup func(name string) (string, bool)) (Config, error) {
 	c := Config{
 		URL:          get("REDIS_URL"),
 		Host:         get("REDIS_HOST"),
-		Port:         number("REDIS_PORT", " (Kubernetes sets it so for a service named redis: set enableServiceLinks to false)"),
+		Port:         number("REDIS_PORT"),
 		Username:     get("REDIS_USERNAME"),
-		DB:           number("REDIS_DB", ""),
+		DB:           number("REDIS_DB"),
 		KeyPrefix:    get("REDIS_KEY_PREFIX"),
 		Sentinels:    nodes("REDIS_SENTINELS"),
 		SentinelName: get("REDIS_SENTINEL_NAME"),

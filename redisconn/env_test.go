@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"dray/redisconn"
@@ -29,5 +30,14 @@ func TestVariablesAreAllOfThem(t *testing.T) {
 		"REDIS_SENTINELS", "REDIS_SENTINEL_NAME", "REDIS_TLS", "REDIS_URL", "REDIS_USERNAME"}
 	if !slices.Equal(got, want) {
 		t.Errorf("Variables() = %q, want %q", got, want)
+	}
+}
+
+func TestOnlyKubernetesIsBlamedForItsPorts(t *testing.T) {
+	for port, want := range map[string]bool{"tcp://10.0.0.1:6379": true, "6379x": false} {
+		_, err := redisconn.FromLookup(func(name string) (string, bool) { return port, name == "REDIS_PORT" })
+		if err == nil || strings.Contains(err.Error(), "Kubernetes") != want {
+			t.Errorf("REDIS_PORT=%s: %v, want Kubernetes named: %v", port, err, want)
+		}
 	}
 }
