@@ -59,7 +59,7 @@ type Polygon struct {
 type StockShape struct {
 	Location string   `json:"location"`
 	SKUs     []string `json:"skus,omitempty"` // up to MaxSKUs; none is all there are and will be
-	Low      int64    `json:"low,omitempty"`  // threshold of the event StockLow, 1 to MaxQuantity; 0 is none
+	Low      int64    `json:"low,omitzero"`   // threshold of the event StockLow, 1 to MaxQuantity; 0 is none
 }
 
 // Validate checks s. It fails with ErrBadRequest or ErrTooLarge.

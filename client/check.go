@@ -14,10 +14,11 @@ type checker struct {
 	version uint64
 	began   bool                 // a snapshot came
 	newest  map[string]time.Time // driver -> timestamp of its newest position, also of those that left
+	rows    map[string]int64     // location and SKU -> version of its newest row
 }
 
 // reset begins a new subscription: on another node, or after a fault, all may start anew.
-func (c *checker) reset() { *c = checker{newest: map[string]time.Time{}} }
+func (c *checker) reset() { *c = checker{newest: map[string]time.Time{}, rows: map[string]int64{}} }
 
 // frame checks f against set, which f has not changed yet.
 func (c *checker) frame(id string, f *frame, set map[string]dray.Driver) (violations []error) {

@@ -20,14 +20,18 @@ type frame struct {
 	Seq uint64 `json:"seq"`
 
 	// snapshot, delta, result of nearby
-	Version    uint64       `json:"version"`
-	ServerTime int64        `json:"serverTime"`
-	Drivers    drivers      `json:"drivers"`
-	Entered    drivers      `json:"entered"`
-	Moved      drivers      `json:"moved"`
-	Left       []dray.Leave `json:"left"`
+	Version    uint64  `json:"version"`
+	ServerTime int64   `json:"serverTime"`
+	Drivers    drivers `json:"drivers"`
+	Entered    drivers `json:"entered"`
+	Moved      drivers `json:"moved"`
+	Left       []leave `json:"left"`
 
-	// results of the stock
+	// snapshot and delta of stock, beside Stock
+	rows   []dray.Stock      // what Stock holds then
+	Events []dray.StockEvent `json:"events"`
+
+	// results of the stock; Stock is a list in a snapshot or delta
 	Stock       jsontext.Value    `json:"stock"`
 	Reservation *dray.Reservation `json:"reservation"`
 
@@ -49,6 +53,12 @@ type frame struct {
 	Limits      Limits `json:"limits"`
 }
 
+// A leave is of a driver, or of a SKU.
+type leave struct {
+	dray.Leave
+	SKU string `json:"sku"`
+}
+
 type rejected struct {
 	Index   int       `json:"index"`
 	Code    dray.Code `json:"code"`
@@ -67,7 +77,10 @@ func (f *frame) decode(b []byte, seen *interned) error {
 		Moved:   drivers{reuse(f.Moved.list), seen},
 		Left:    f.Left[:0],
 	}
-	return dray.Unmarshal(b, f)
+	if err := dray.Unmarshal(b, f); err != nil || f.Stock.Kind() != '[' {
+		return err
+	}
+	return dray.Unmarshal(f.Stock, &f.rows)
 }
 
 func reuse(s []dray.Driver) []dray.Driver {

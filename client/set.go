@@ -50,7 +50,9 @@ func (s *Subscription) take() (Event, bool) {
 	switch {
 	case s.snapshot:
 		e.Snapshot = true
-		e.Entered = slices.Collect(maps.Values(s.set))
+		e.Entered, e.Stock = slices.Collect(maps.Values(s.set)), slices.Collect(maps.Values(s.rows))
+	case len(s.dirty) > 0 && s.rows != nil:
+		s.takeRows(&e)
 	case len(s.dirty) > 0:
 		for driver, m := range s.dirty {
 			d, has := s.set[driver]
@@ -66,8 +68,10 @@ func (s *Subscription) take() (Event, bool) {
 	default:
 		return Event{}, false
 	}
+	e.StockEvents = slices.Collect(maps.Values(s.events))
 	s.snapshot, s.event = false, Event{}
 	clear(s.dirty)
+	clear(s.events)
 	return e, true
 }
 
@@ -76,12 +80,18 @@ func (s *Subscription) take() (Event, bool) {
 func (s *Subscription) apply(f *frame) {
 	s.mu.Lock()
 	var violations []error
-	if s.check != nil {
+	switch {
+	case s.check == nil:
+	case s.rows != nil:
+		violations = s.check.stockFrame(s.id, f, s.rows)
+	default:
 		violations = s.check.frame(s.id, f, s.set)
 	}
 	s.event.Version, s.event.ServerTime = f.Version, time.UnixMilli(f.ServerTime)
 	s.event.Frames++
-	if f.Type == "snapshot" {
+	if s.rows != nil {
+		s.applyStock(f)
+	} else if f.Type == "snapshot" {
 		s.snapshot = true
 		clear(s.set)
 		clear(s.dirty)
@@ -90,7 +100,7 @@ func (s *Subscription) apply(f *frame) {
 		}
 	} else {
 		for _, l := range f.Left {
-			s.remove(l)
+			s.remove(l.Leave)
 		}
 		for i := range f.Entered.list {
 			s.put(&f.Entered.list[i])

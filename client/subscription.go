@@ -21,12 +21,18 @@ type Event struct {
 	Moved    []dray.Driver
 	Left     []dray.Leave
 
+	// Of a subscription of stock, instead: the rows that changed, or all of them in a Snapshot;
+	// the SKUs that the shape names no longer; the thresholds that were crossed, of several of a SKU the newest.
+	Stock       []dray.Stock
+	StockLeft   []dray.StockLeave
+	StockEvents []dray.StockEvent
+
 	Version    uint64    // of the last frame in it; starts anew after a reconnect
 	ServerTime time.Time // of the last frame in it
 	Frames     int       // frames of the server that were merged into it
 }
 
-// A Subscription keeps the set of live drivers inside a shape. Next is for one goroutine,
+// A Subscription keeps the set of live drivers inside a shape, or the stock of a location. Next is for one goroutine,
 // the rest for any.
 type Subscription struct {
 	client   *Client
@@ -45,12 +51,14 @@ type Subscription struct {
 	on     *conn // where it is live; nil while it is not
 	err    error // why it ended
 	set    map[string]dray.Driver
-	check  *checker // nil unless Config.Strict
+	rows   map[string]dray.Stock // SKU -> row; nil unless it is of stock
+	check  *checker              // nil unless Config.Strict
 
 	// What Next has not told yet.
 	snapshot bool            // all of set
-	dirty    map[string]mark // driver -> what Next last told of it; unused while snapshot
-	event    Event           // version, time and count of the frames since
+	dirty    map[string]mark // driver, or SKU -> what Next last told of it; unused while snapshot
+	events   map[string]dray.StockEvent
+	event    Event // version, time and count of the frames since
 }
 
 type mark struct {
@@ -58,16 +66,13 @@ type mark struct {
 	reason dray.LeaveReason
 }
 
-// Subscribe watches the drivers inside shape that pass filter, told of at most once an
-// interval (0 is at once). It returns when the first snapshot is here. From then on the
+// Subscribe watches the drivers inside shape that pass filter, or the stock that it names (without
+// a filter), told of at most once an interval (0 is at once). It returns when the first snapshot is here. From then on the
 // subscription outlives reconnects, until it is closed.
 //
 // The server's refusals come back as they are: dray.ErrBadRequest, dray.ErrTooLarge,
 // dray.ErrTooManySubscriptions, dray.ErrForbidden, dray.ErrUnavailable.
 func (c *Client) Subscribe(ctx context.Context, shape dray.Shape, filter dray.Filter, interval time.Duration) (*Subscription, error) {
-	if shape.Stock != nil {
-		return nil, dray.Errorf(dray.CodeBadRequest, "this client does not watch stock")
-	}
 	if _, err := appendShape(nil, shape); err != nil {
 		return nil, err
 	}
@@ -77,6 +82,9 @@ func (c *Client) Subscribe(ctx context.Context, shape dray.Shape, filter dray.Fi
 		stop: stop, ended: make(chan struct{}), failed: make(chan error, 1),
 		op: make(chan struct{}, 1), wake: make(chan struct{}, 1), lived: make(chan struct{}),
 		set: map[string]dray.Driver{}, dirty: map[string]mark{},
+	}
+	if shape.Stock != nil {
+		s.rows, s.events = map[string]dray.Stock{}, map[string]dray.StockEvent{}
 	}
 	if c.cfg.Strict {
 		s.check = &checker{}

@@ -30,6 +30,7 @@ type server struct {
 	locations *location.Store
 	hub       *watch.Hub
 	stock     *inventory.Store // nil when it is off
+	liveStock *inventory.Hub   // likewise
 	api       *httpapi.Server
 	http      *http.Server
 	served    chan error // what http.Serve returned
@@ -71,10 +72,14 @@ func (a *app) start(address string, flags *serverFlags) (*server, error) {
 		Logger:      a.log,
 	})
 	s.hub = watch.New(watch.Config{Redis: redis, Locations: s.locations, MaxBuckets: flags.MaxBuckets, Metrics: metrics, Logger: a.log})
+	if s.stock != nil {
+		s.liveStock = inventory.NewHub(inventory.HubConfig{Redis: redis, Metrics: metrics, Logger: a.log})
+	}
 	s.api = httpapi.New(httpapi.Config{
 		Locations:           s.locations,
 		Hub:                 s.hub,
 		Stock:               s.stock,
+		LiveStock:           s.liveStock,
 		Redis:               redis,
 		Version:             version(),
 		AllowedOrigins:      flags.AllowedOrigins,
@@ -172,6 +177,7 @@ func (s *server) close(ctx context.Context) error {
 	s.hub.Close()
 	var err error
 	if s.stock != nil {
+		s.liveStock.Close()
 		err = s.stock.Close(ctx)
 	}
 	return errors.Join(err, s.locations.Close(ctx), s.redis.Close())

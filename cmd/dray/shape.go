@@ -16,12 +16,20 @@ type shapeFlags struct {
 	Area    string   `help:"A GeoJSON file with one Polygon." type:"existingfile" placeholder:"FILE" xor:"shape"`
 	Cells   []string `help:"H3 cells." placeholder:"CELL" xor:"shape"`
 	Drivers []string `help:"Drivers by id." placeholder:"ID" xor:"shape"`
+	Stock   string   `help:"The stock of a location." placeholder:"LOCATION" xor:"shape"`
+	SKU     []string `name:"sku" help:"Of the stock only these." placeholder:"SKU"`
+	Low     int64    `help:"Of the stock: a SKU of which so many are left, or fewer, is low." placeholder:"N"`
 	Filter  []string `help:"Only drivers with this attribute. Several values of one key: any of them; several keys: all." placeholder:"KEY=VALUE" sep:"none"`
 }
 
 // shape is the one that was named, and its middle, where it has one.
 func (f *shapeFlags) shape() (s dray.Shape, middle *dray.Point, err error) {
+	if f.Stock == "" && (len(f.SKU) > 0 || f.Low != 0) {
+		return s, nil, usagef("--sku and --low are of the stock of a location: name it with --stock")
+	}
 	switch {
+	case f.Stock != "":
+		s.Stock = &dray.StockShape{Location: f.Stock, SKUs: f.SKU, Low: f.Low}
 	case f.Bounds != "":
 		n, err := numbers("--bounds", f.Bounds, 4)
 		if err != nil {
@@ -129,6 +137,8 @@ func count(n int, what string) string {
 // describe is s in a few words.
 func describe(s dray.Shape) string {
 	switch {
+	case s.Stock != nil:
+		return "at " + s.Stock.Location
 	case s.Nearby != nil:
 		return fmt.Sprintf("within %.0f m of %v,%v", s.Nearby.Radius, s.Nearby.Latitude, s.Nearby.Longitude)
 	case s.Bounds != nil:

@@ -40,6 +40,7 @@ func (*watchCmd) Help() string {
 	return `Examples:
   dray watch --nearby 30.2672,-97.7431,2000 --filter status=free
   dray watch --drivers demo-0001,demo-0002 --interval 0
+  dray watch --stock shop-1 --low 5
   dray watch --json --for 10s > changes.jsonl
 
 A delta is to be applied in the order left, entered, moved; a snapshot replaces the set. A lost
@@ -62,7 +63,7 @@ func (c *watchCmd) Run(a *app) error {
 		ctx, cancel = context.WithTimeout(ctx, c.For)
 		defer cancel()
 	}
-	view := &view{url: string(c.URL), what: describe(shape), middle: middle, byID: c.Sort == "id" || middle == nil, once: c.Once}
+	view := &view{url: string(c.URL), what: describe(shape), middle: middle, byID: c.Sort == "id" || middle == nil, once: c.Once, stock: shape.Stock}
 	cl, err := c.dial(ctx, client.Config{Logger: discard, OnStatus: func(s client.Status) {
 		view.status(s)
 		if s.RetryIn > 0 && (c.JSON || !isTerminal(a.stdout)) {
@@ -84,7 +85,7 @@ func (c *watchCmd) Run(a *app) error {
 		var e client.Event
 		if e, err = sub.Next(ctx); err == nil {
 			view.event(e)
-			view.draw(a.stdout, sub.Set(), 0, 0)
+			view.show(a.stdout, sub, 0, 0)
 		}
 	default:
 		err = view.run(ctx, a.stdout, sub)
@@ -109,7 +110,11 @@ func (c *watchCmd) lines(ctx context.Context, w io.Writer, sub *client.Subscript
 		if err != nil {
 			return err
 		}
-		line = append(appendEvent(line[:0], e), '\n')
+		if c.Stock != "" {
+			line = append(appendStockEvent(line[:0], e), '\n')
+		} else {
+			line = append(appendEvent(line[:0], e), '\n')
+		}
 		_, err = out.Write(line)
 		if err = errors.Join(err, out.Flush()); err != nil {
 			return fmt.Errorf("write: %w", err)
@@ -166,7 +171,8 @@ type view struct {
 	what   string
 	middle *dray.Point
 	byID   bool
-	once   bool // there is nothing to tell of but the set
+	once   bool             // there is nothing to tell of but the set
+	stock  *dray.StockShape // nil where drivers are watched
 
 	mu        sync.Mutex // guards the fields below
 	state     string
@@ -191,7 +197,7 @@ func (v *view) status(s client.Status) {
 func (v *view) event(e client.Event) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.moves += len(e.Moved)
+	v.moves += len(e.Moved) + len(e.Stock)
 	if !e.Snapshot {
 		v.in += len(e.Entered)
 		v.out += len(e.Left)
@@ -230,7 +236,7 @@ func (v *view) run(ctx context.Context, w io.Writer, sub *client.Subscription) e
 		var text strings.Builder
 		width, height := size(w)
 		text.WriteString(before)
-		v.draw(&text, sub.Set(), width, height)
+		v.show(&text, sub, width, height)
 		text.WriteString(after)
 		if _, err := io.WriteString(w, text.String()); err != nil {
 			return fmt.Errorf("write: %w", err)
@@ -243,16 +249,21 @@ func (v *view) run(ctx context.Context, w io.Writer, sub *client.Subscription) e
 	}
 }
 
+// show writes the table of what is watched.
+func (v *view) show(w io.Writer, sub *client.Subscription, width, height int) {
+	if v.stock != nil {
+		v.drawStock(w, sub.Stock(), width, height)
+		return
+	}
+	v.draw(w, sub.Set(), width, height)
+}
+
 // draw writes the table, within width and height where they are not 0.
 func (v *view) draw(w io.Writer, set []dray.Driver, width, height int) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	now := time.Now()
-	if v.rated.IsZero() {
-		v.rated = now
-	} else if d := now.Sub(v.rated); d >= 2*time.Second {
-		v.rate, v.moves, v.rated = float64(v.moves)/d.Seconds(), 0, now
-	}
+	v.meter(now)
 	var lines []string
 	if v.once {
 		lines = append(lines, fmt.Sprintf("%s %s", count(len(set), "driver"), v.what))
@@ -287,6 +298,20 @@ func (v *view) draw(w io.Writer, set []dray.Driver, width, height int) {
 	if rows < len(set) {
 		lines = append(lines, fmt.Sprintf("... and %d more", len(set)-rows))
 	}
+	writeLines(w, lines, width, height)
+}
+
+// meter takes the rate of changes once in a while.
+func (v *view) meter(now time.Time) {
+	if v.rated.IsZero() {
+		v.rated = now
+	} else if d := now.Sub(v.rated); d >= 2*time.Second {
+		v.rate, v.moves, v.rated = float64(v.moves)/d.Seconds(), 0, now
+	}
+}
+
+// writeLines writes lines, within width and height where they are not 0.
+func writeLines(w io.Writer, lines []string, width, height int) {
 	end := "\n"
 	if height > 0 {
 		end = "\x1b[K\n"
