@@ -71,23 +71,25 @@ func TestOrdersAreSentAgainWithTheirKey(t *testing.T) {
 		}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			var heard [2]message
+			heard := make(chan message, 2)
 			f := newFake(t, func(p *peer) {
-				heard[0] = p.hear(test.kind)
+				heard <- p.hear(test.kind)
 				p.drop()
 			}, func(p *peer) {
-				heard[1] = p.hear(test.kind)
-				p.say(`{"type":"result","id":%s,"reservation":%s}`, heard[1].ID, heldReservation)
+				m := p.hear(test.kind)
+				heard <- m
+				p.say(`{"type":"result","id":%s,"reservation":%s}`, m.ID, heldReservation)
 				p.linger()
 			})
 			r, err := test.ask(testContext(t), dial(t, f), client.Options{Key: test.key, Replicas: 1})
 			if err != nil || r.Reservation != "default.A" || r.Replicas != 1 || r.ExpiresAt.UnixMilli() != 1700000000000 || !math.IsNaN(r.Distance) {
-				t.Errorf("%s = %+v, %v, want default.A", test.name, r, err)
+				t.Fatalf("%s = %+v, %v, want default.A", test.name, r, err)
 			}
-			if fmt.Sprint(heard[0]) != fmt.Sprint(heard[1]) || heard[0].Replicas != 1 {
-				t.Errorf("the server heard %+v, then %+v, want the same twice", heard[0], heard[1])
+			first, second := <-heard, <-heard
+			if fmt.Sprint(first) != fmt.Sprint(second) || first.Replicas != 1 {
+				t.Errorf("the server heard %+v, then %+v, want the same twice", first, second)
 			}
-			if key := heard[0].Key; test.key != "" && key != test.key || len(key) < 1 {
+			if key := first.Key; test.key != "" && key != test.key || len(key) < 1 {
 				t.Errorf("the key is %q, want %q or one that was made", key, test.key)
 			}
 		})
