@@ -91,8 +91,8 @@ func TestReplayThroughOneNodeIsSeenOnAnother(t *testing.T) {
 				t.Skipf("the recorded data is not part of the repository: %v", err)
 			}
 			env := []string{fmt.Sprintf("REDIS_URL=redis://%s", redis.Addr()), "REDIS_KEY_PREFIX=" + redistest.Prefix(t)}
-			one := start(t, env, "serve", "--listen", "127.0.0.1:0", "--log-level", "warn", "--max-connections", "100") // no more than files may be open
-			two := start(t, env, "serve", "--listen", "127.0.0.1:0", "--log-level", "warn", "--max-connections", "100") // no more than files may be open
+			one := start(t, env, "serve", "--listen", "127.0.0.1:0", "--log-level", "warn", "--inventory", "off", "--max-connections", "100") // no more than files may be open
+			two := start(t, env, "serve", "--listen", "127.0.0.1:0", "--log-level", "warn", "--inventory", "off", "--max-connections", "100") // no more than files may be open
 			want := bruteForce(t, test.circle, test.file)
 			if len(want) < 2 {
 				t.Fatalf("only %d drivers to be seen: the circle is badly chosen", len(want))
