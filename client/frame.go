@@ -27,6 +27,9 @@ type frame struct {
 	Moved      drivers `json:"moved"`
 	Left       []leave `json:"left"`
 
+	// result of claim
+	Claim *dray.Claim `json:"claim"`
+
 	// snapshot and delta of stock, beside Stock
 	rows   []dray.Stock      // what Stock holds then
 	Events []dray.StockEvent `json:"events"`

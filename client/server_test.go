@@ -14,6 +14,7 @@ import (
 	"dray"
 	"dray/client"
 	"dray/httpapi"
+	"dray/realtime/claim"
 	"dray/realtime/inventory"
 	"dray/realtime/location"
 	"dray/realtime/watch"
@@ -42,7 +43,8 @@ func nodeOn(ctx context.Context, config redisconn.Config, x *cutter) (stop func(
 	}
 	locations := location.New(location.Config{Redis: redis, Logger: log})
 	hub := watch.New(watch.Config{Redis: redis, Locations: locations, Logger: log})
-	api := httpapi.New(httpapi.Config{Locations: locations, Hub: hub, Stock: stock, Redis: redis, Logger: log})
+	claims := claim.New(claim.Config{Redis: redis, Near: hub})
+	api := httpapi.New(httpapi.Config{Locations: locations, Hub: hub, Stock: stock, Claims: claims, Redis: redis, Logger: log})
 	server := httptest.NewUnstartedServer(api.Handler())
 	x.Listener, server.Listener = server.Listener, x
 	server.Start()

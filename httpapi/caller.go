@@ -8,7 +8,7 @@ import "net/http"
 // CheckListen keeps such a server on the loopback.
 type Caller struct {
 	all  bool
-	name string
+	name string // see Name
 }
 
 // anonymous may do all.
@@ -32,6 +32,9 @@ func (c Caller) MayReserve() bool { return c.all }
 // Name is who the caller is, for the ledger and as the owner of idempotency keys; "" for the
 // anonymous caller.
 func (c Caller) Name() string { return c.name }
+
+// MayClaim tells whether the caller may hold drivers and give them back.
+func (c Caller) MayClaim() bool { return c.all }
 
 // caller names who sent r.
 func (s *Server) caller(r *http.Request) (Caller, error) { return anonymous, nil }

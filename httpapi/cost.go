@@ -20,7 +20,13 @@ func messageCost(n int) float64 { return 1 + float64(n/(16<<10)) }
 func workCost(m *message) float64 {
 	var items int
 	var area, hits float64 // square metres, drivers
-	for _, values := range m.filter {
+	filter := m.filter
+	if m.claim != nil {
+		filter = m.claim.Filter
+		area = math.Pi * m.claim.Radius * m.claim.Radius
+		hits = float64(m.claim.Count)
+	}
+	for _, values := range filter {
 		items += len(values)
 	}
 	if o := m.order; o != nil {

@@ -28,6 +28,7 @@ func TestWorkCost(t *testing.T) {
 		`{"type":"reserve","id":1,"items":[{"sku":"a","quantity":1}` + strings.Repeat(`,{"sku":"a","quantity":1}`, 99) + `]}`: {6, 6},
 		`{"type":"reserve","id":1,"near":{"latitude":1,"longitude":1,"radius":50000},"items":[{"sku":"a","quantity":1}]}`:     {13, 13},
 		`{"type":"commit","id":1,"reservation":"default.A"}`:                                                                  {0, 0},
+		`{"type":"claim","id":1,"latitude":1,"longitude":1,"radius":50000,"count":100,"ttlSeconds":1}`:                        {4, 4},
 	} {
 		var d decoder
 		var m message

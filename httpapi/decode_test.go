@@ -254,11 +254,15 @@ func TestDecodeTakes(t *testing.T) {
 		"commit": {`{"type":"commit","id":1,"reservation":"l.1","ttlSeconds":"?"}`, message{typ: "commit", id: []byte("1"), order: &order{reservation: "l.1"}}},
 		"release of a part": {`{"type":"release","id":1,"reservation":"l.1","items":[{"sku":"a","quantity":3}],"key":"k"}`, message{typ: "release", id: []byte("1"),
 			order: &order{reservation: "l.1", items: []dray.Item{{SKU: "a", Quantity: 3}}, options: inventory.Options{Key: "k"}}}},
-		"extend":                {`{"type":"extend","id":1,"reservation":"l.1","ttlSeconds":1,"items":"?"}`, message{typ: "extend", id: []byte("1"), order: &order{reservation: "l.1", ttl: time.Second}}},
-		"stock":                 {`{"type":"stock","id":1,"location":"l","sku":"a","items":"?"}`, message{typ: "stock", id: []byte("1"), order: &order{location: "l", sku: "a"}}},
-		"claim":                 {`{"type":"claim","id":1}`, message{typ: "claim", id: []byte("1")}},
-		"id of 64 bytes":        {`{"type":"claim","id":"` + strings.Repeat("a", 64) + `"}`, message{typ: "claim", id: []byte(`"` + strings.Repeat("a", 64) + `"`)}},
-		"escapes of an id stay": {`{"type":"claim","id":"\u0061\/"}`, message{typ: "claim", id: []byte(`"\u0061\/"`)}},
+		"extend": {`{"type":"extend","id":1,"reservation":"l.1","ttlSeconds":1,"items":"?"}`, message{typ: "extend", id: []byte("1"), order: &order{reservation: "l.1", ttl: time.Second}}},
+		"stock":  {`{"type":"stock","id":1,"location":"l","sku":"a","items":"?"}`, message{typ: "stock", id: []byte("1"), order: &order{location: "l", sku: "a"}}},
+		"claim": {`{"type":"claim","id":1,"key":"k","latitude":1,"longitude":2,"radius":3,"count":4,"filter":{"status":["free"],"vehicle":["van","truck"]},"ttlSeconds":5}`,
+			message{typ: "claim", id: []byte("1"), claim: &dray.ClaimRequest{Circle: dray.Circle{Latitude: 1, Longitude: 2, Radius: 3}, Count: 4, Filter: free, TTL: 5 * time.Second, Key: "k"}}},
+		"claim of one": {`{"type":"claim","id":1,"latitude":1,"longitude":2,"radius":3,"ttlSeconds":5}`,
+			message{typ: "claim", id: []byte("1"), claim: &dray.ClaimRequest{Circle: dray.Circle{Latitude: 1, Longitude: 2, Radius: 3}, Count: 1, TTL: 5 * time.Second}}},
+		"unclaim":               {`{"type":"unclaim","id":1,"claim":"c"}`, message{typ: "unclaim", id: []byte("1"), ended: "c"}},
+		"id of 64 bytes":        {`{"type":"unsubscribe","id":"` + strings.Repeat("a", 64) + `"}`, message{typ: "unsubscribe", id: []byte(`"` + strings.Repeat("a", 64) + `"`)}},
+		"escapes of an id stay": {`{"type":"unsubscribe","id":"\u0061\/"}`, message{typ: "unsubscribe", id: []byte(`"\u0061\/"`)}},
 		"nested 32 deep":        {`{"type":"unsubscribe","id":1,"x":` + strings.Repeat("[", 31) + strings.Repeat("]", 31) + `,"y":"[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[\""}`, message{typ: "unsubscribe", id: []byte("1")}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -394,6 +398,12 @@ func describe(m *message, err error) string {
 		m.token, m.driver, shape, filter, m.interval, m.center, m.radius, m.limit)
 	if m.order != nil {
 		fmt.Fprintf(&b, " order=%+v", *m.order)
+	}
+	if m.claim != nil {
+		fmt.Fprintf(&b, " claim=%+v", *m.claim)
+	}
+	if m.ended != "" {
+		fmt.Fprintf(&b, " ended=%s", m.ended)
 	}
 	return b.String()
 }

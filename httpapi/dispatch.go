@@ -125,6 +125,10 @@ func (c *conn) dispatch(m *message) error {
 		return c.nearby(m)
 	case typeStock, typeReserve, typeCommit, typeRelease, typeExtend:
 		return c.ask(m)
+	case typeClaim:
+		return c.claim(m)
+	case typeUnclaim:
+		return c.unclaim(m)
 	case typeAuth:
 		c.ok(m.id) // nobody needs a token yet
 		return nil

@@ -32,6 +32,11 @@ func (s *Server) getDriver(ctx context.Context, who Caller, in driverRequest) (o
 	if err == nil && !live {
 		err = dray.Errorf(dray.CodeNotFound, "the driver is not live")
 	}
+	if err == nil && s.claims != nil {
+		var held map[string]time.Duration
+		held, err = s.claims.Held(ctx, in.driver)
+		d.Claimed = held[in.driver] > 0
+	}
 	return driverReply{&d}, err
 }
 

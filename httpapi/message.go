@@ -59,6 +59,8 @@ type message struct {
 	radius    float64         // nearby, metres in (0, dray.MaxRadius]
 	limit     int             // nearby; 0 when absent
 	order     *order          // stock, reserve, commit, release, extend; may be kept
+	claim     *dray.ClaimRequest
+	ended     string // unclaim: which claim
 }
 
 // A rejection is one entry of a batch that could not be read, and why.
@@ -97,6 +99,8 @@ type wireMessage struct {
 	Longitude jsontext.Value `json:"longitude"`
 	Radius    jsontext.Value `json:"radius"`
 	Limit     jsontext.Value `json:"limit"`
+	Count     jsontext.Value `json:"count"`
+	Claim     jsontext.Value `json:"claim"`
 	wireShape
 	wireOrder
 }
@@ -144,6 +148,11 @@ func (d *decoder) decodeStrict(b []byte, m *message) (err error) {
 	case typeStock, typeReserve, typeCommit, typeRelease, typeExtend:
 		m.order, err = w.readOrder(m.typ)
 		return err
+	case typeClaim:
+		m.claim, err = w.readClaim()
+		return err
+	case typeUnclaim:
+		return w.readUnclaim(m)
 	}
 	return nil
 }
@@ -290,7 +299,20 @@ func (w *wireMessage) readSubscription(m *message) (err error) {
 	return nil
 }
 
-func (w *wireMessage) readNearby(m *message) (err error) {
+func (w *wireMessage) readNearby(m *message) error {
+	if err := w.readPlace(m); err != nil || absent(w.Limit) {
+		return err
+	}
+	limit, ok := integer(w.Limit)
+	if !ok || limit < 1 || limit > dray.MaxLimit {
+		return dray.FieldError(dray.CodeBadRequest, "limit", "must be an integer from 1 to %d", dray.MaxLimit)
+	}
+	m.limit = int(limit)
+	return nil
+}
+
+// readPlace reads where somebody looks for drivers, and for which.
+func (w *wireMessage) readPlace(m *message) (err error) {
 	var ok bool
 	if m.center.Latitude, ok = number(w.Latitude); !ok || math.Abs(m.center.Latitude) > dray.MaxLatitude {
 		return dray.FieldError(dray.CodeInvalidPosition, "latitude", "must be within ±%v degrees", dray.MaxLatitude)
@@ -300,13 +322,6 @@ func (w *wireMessage) readNearby(m *message) (err error) {
 	}
 	if m.radius, err = readRadius(w.Radius); err != nil {
 		return err
-	}
-	if !absent(w.Limit) {
-		limit, ok := integer(w.Limit)
-		if !ok || limit < 1 || limit > dray.MaxLimit {
-			return dray.FieldError(dray.CodeBadRequest, "limit", "must be an integer from 1 to %d", dray.MaxLimit)
-		}
-		m.limit = int(limit)
 	}
 	m.filter, err = readFilter(w.Filter)
 	return err

@@ -24,6 +24,8 @@ func (s *Server) routes() *chi.Mux {
 	r.Put("/v1/drivers/{driver}/position", handle(s, s.putPosition))
 	r.Get("/v1/drivers/{driver}/trail", handle(s, s.getTrail))
 	r.Post("/v1/positions", handle(s, s.postPositions))
+	r.Post("/v1/claims", handle(s, s.postClaim))
+	r.Delete("/v1/claims/{claim}", handle(s, s.deleteClaim))
 
 	if s.stock != nil {
 		s.stockRoutes(r)

@@ -17,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"dray"
+	"dray/realtime/claim"
 	"dray/realtime/inventory"
 	"dray/realtime/location"
 	"dray/realtime/watch"
@@ -29,6 +30,7 @@ type Config struct {
 	Hub       *watch.Hub
 	Stock     *inventory.Store  // nil serves no stock and no reservations
 	LiveStock *inventory.Hub    // nil serves no subscriptions of stock
+	Claims    *claim.Store      // nil: claims are not_found
 	Redis     *redisconn.Client // asked by the health probes; nil leaves it out of them
 	Version   string            // shown by /health/live and in the documents
 
@@ -178,6 +180,7 @@ type Server struct {
 	locations locations
 	hub       hub
 	stock     stock                       // nil where none is kept
+	claims    claims                      // nil where there are none
 	ping      func(context.Context) error // Redis; nil where none was given
 	log       *slog.Logger
 	m         *metrics
@@ -223,6 +226,9 @@ func New(cfg Config) *Server {
 	s.writes.New = func() any { return new(writeBuffer) }
 	if cfg.Stock != nil {
 		s.stock = cfg.Stock
+	}
+	if cfg.Claims != nil {
+		s.claims = cfg.Claims
 	}
 	if cfg.Redis != nil {
 		s.ping = func(ctx context.Context) error { return cfg.Redis.Redis().Ping(ctx).Err() }

@@ -14,6 +14,7 @@ import (
 	"github.com/coder/websocket"
 
 	"dray/httpapi"
+	"dray/realtime/claim"
 	"dray/realtime/inventory"
 	"dray/realtime/location"
 	"dray/realtime/watch"
@@ -51,8 +52,9 @@ func startOn(t testing.TB, redis *redistest.Server, places location.Config, chan
 		t.Fatal(err)
 	}
 	n.stock = stock
+	claims := claim.New(claim.Config{Redis: rdb, Near: hub})
 	live := inventory.NewHub(inventory.HubConfig{Redis: rdb, Logger: logger})
-	cfg := httpapi.Config{Locations: n.store, Hub: hub, Stock: stock, LiveStock: live, Redis: rdb, Version: "test", Logger: logger}
+	cfg := httpapi.Config{Locations: n.store, Hub: hub, Stock: stock, LiveStock: live, Claims: claims, Redis: rdb, Version: "test", Logger: logger}
 	if change != nil {
 		change(&cfg)
 	}

@@ -23,12 +23,12 @@ var update = flag.Bool("update", false, "write what was received into testdata")
 //	d1 < text          d1 receives it
 //	d1 < close 1008    d1's connection ends so
 //	d1 > close 1000    d1 closes
-//	h > PUT /path {}   a request over REST
+//	h > PUT /path {}   a request over REST; " key=k" behind it is its Idempotency-Key
 //	h < 200 {}         its answer
 //
 // T+5 stands for a time 5 ms after the story began, T for any time of the server's clock, R1 for
-// the first reservation that the story tells of. The server's other ids and numbers that vary are
-// written 0.
+// the first reservation that the story tells of, CLAIM for the last claim. The server's other ids
+// and numbers that vary are written 0.
 func TestTranscripts(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txt")
 	if err != nil || len(files) == 0 {
@@ -50,6 +50,7 @@ type story struct {
 	answer  string // of the last request over REST
 
 	reservations []string // R1 and so on
+	claim        string   // the last claim
 }
 
 func play(t *testing.T, file string) {
@@ -57,7 +58,7 @@ func play(t *testing.T, file string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &story{start(t, nil), time.Now(), map[string]*client{}, "", nil}
+	s := &story{node: start(t, nil), began: time.Now(), clients: map[string]*client{}}
 	lines := strings.Split(strings.TrimSuffix(string(text), "\n"), "\n")
 	for i, line := range lines {
 		who, rest, ok := strings.Cut(line, " ")
@@ -90,10 +91,15 @@ func (s *story) send(who, what string) {
 	for i, id := range s.reservations {
 		what = strings.ReplaceAll(what, fmt.Sprintf("R%d", i+1), id)
 	}
+	what = strings.ReplaceAll(what, "CLAIM", s.claim)
 	if who == "h" {
 		method, rest, _ := strings.Cut(what, " ")
+		var header []string
+		if key := aKey.FindStringSubmatch(rest); key != nil {
+			rest, header = rest[:len(rest)-len(key[0])], []string{"Idempotency-Key", key[1]}
+		}
 		path, body, _ := strings.Cut(rest, " ")
-		res, answer := s.node.do(method, path, body)
+		res, answer := s.node.do(method, path, body, header...)
 		s.answer = strings.TrimSpace(strconv.Itoa(res.StatusCode) + " " + strings.TrimSpace(answer))
 		return
 	}
@@ -138,9 +144,14 @@ var (
 	anySize  = regexp.MustCompile(`"(version|retryAfterMs|entry)":\d+`)
 	anyPlace = regexp.MustCompile(`"cursor":"\d+"`) // in a ledger
 	anyFloat = regexp.MustCompile(`("distance":\d+\.\d)\d*`)
+	aClaim   = regexp.MustCompile(`"claim":"([A-Z0-9]{26})"`)
+	aKey     = regexp.MustCompile(` key=(\S+)$`)
 )
 
 func (s *story) mask(text string) string {
+	if m := aClaim.FindStringSubmatch(text); m != nil {
+		s.claim = m[1]
+	}
 	text = gotTime.ReplaceAllStringFunc(text, func(m string) string {
 		ms, _ := strconv.ParseInt(m[len(`"timestamp":`):], 10, 64)
 		return fmt.Sprintf(`"timestamp":T%+d`, ms-s.began.UnixMilli())
@@ -153,6 +164,7 @@ func (s *story) mask(text string) string {
 	for i, id := range s.reservations {
 		text = strings.ReplaceAll(text, id, fmt.Sprintf("R%d", i+1))
 	}
+	text = aClaim.ReplaceAllString(text, `"claim":"CLAIM"`)
 	text = anyTime.ReplaceAllString(text, `"$1":T`)
 	text = anyID.ReplaceAllString(text, `"$1":"0"`)
 	text = anySize.ReplaceAllString(text, `"$1":0`)

@@ -34,6 +34,8 @@ type commands struct {
 	Commit   commitCmd   `cmd:"" help:"Take held units out of the stock."`
 	Release  releaseCmd  `cmd:"" help:"Give held units back."`
 	Extend   extendCmd   `cmd:"" help:"Hold a reservation for longer."`
+	Claim    claimCmd    `cmd:"" help:"Hold the nearest free drivers for a time."`
+	Unclaim  unclaimCmd  `cmd:"" help:"Give a claim's drivers back."`
 	Loadtest loadtestCmd `cmd:"" help:"Measure a server, and check what it promises while it works."`
 	Audit    auditCmd    `cmd:"" help:"Check the counters of stock against reservations and ledger."`
 	Archive  archiveCmd  `cmd:"" help:"Copy the ledger of stock to files, and follow it."`

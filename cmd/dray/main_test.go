@@ -203,6 +203,12 @@ func TestCommandLine(t *testing.T) {
 		{"a quantity that is none", nil, []string{"stock", "set", "apple", "many"}, 2, "", "many"},
 		{"two conditions", nil, []string{"stock", "set", "apple", "1", "--new", "--if-version", "3"}, 2, "", "can't be used together"},
 		{"no buckets", []string{"DRAY_MAX_BUCKETS=0"}, []string{"serve"}, 2, "", "DRAY_MAX_BUCKETS"},
+		{"a claim for half a second", nil, []string{"claim", "--ttl", "500ms"}, 2, "", "--ttl is 500ms: it must be whole seconds"},
+		{"a claim for two hours", nil, []string{"claim", "--ttl", "2h"}, 2, "", "ttlSeconds: must be an integer from 1 to 3600"},
+		{"a claim of nobody", nil, []string{"claim", "--count", "0"}, 2, "", "--count is 0: it must be 1 to 100"},
+		{"a claim around the pole", nil, []string{"claim", "--nearby", "91,2,3"}, 2, "", "latitude"},
+		{"a claim from nobody", nil, []string{"claim", "--url", "127.0.0.1:1"}, 1, "", "--url or DRAY_URL"},
+		{"an unclaim of nothing", nil, []string{"unclaim"}, 2, "", "<claim>"},
 		{"a file that is a directory", nil, []string{"replay", "."}, 2, "", "it is a directory"},
 		{"an empty file", nil, []string{"replay", empty}, 1, "", "empty.csv: the file is empty"},
 	} {

@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"dray/httpapi"
+	"dray/realtime/claim"
 	"dray/realtime/inventory"
 	"dray/realtime/location"
 	"dray/realtime/watch"
@@ -75,11 +76,13 @@ func (a *app) start(address string, flags *serverFlags) (*server, error) {
 	if s.stock != nil {
 		s.liveStock = inventory.NewHub(inventory.HubConfig{Redis: redis, Metrics: metrics, Logger: a.log})
 	}
+	claims := claim.New(claim.Config{Redis: redis, Near: s.hub, Metrics: metrics})
 	s.api = httpapi.New(httpapi.Config{
 		Locations:           s.locations,
 		Hub:                 s.hub,
 		Stock:               s.stock,
 		LiveStock:           s.liveStock,
+		Claims:              claims,
 		Redis:               redis,
 		Version:             version(),
 		AllowedOrigins:      flags.AllowedOrigins,

@@ -121,9 +121,9 @@ func TestWhatWatchersAreToldOfAClaim(t *testing.T) {
 		t.Fatal(err)
 	}
 	expect("given back", "+d", "~d")
-	a.claim(t, "d", time.Second)
-	expect("claimed for a second", "-d:claimed", "~d!")
-	expect("a second later", "+d", "~d")
+	a.claim(t, "d", 2*time.Second)
+	expect("claimed for two seconds", "-d:claimed", "~d!")
+	expect("two seconds later", "+d", "~d")
 	a.claim(t, "d", time.Hour)
 	expect("claimed once more", "-d:claimed", "~d!")
 	if err := a.store.Offline(t.Context(), "d"); err != nil {
