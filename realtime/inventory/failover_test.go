@@ -18,13 +18,16 @@ import (
 // for a moment: what was answered as replicated is there on the new master, and nothing is oversold.
 // What was in memory only may be lost; the test counts it.
 func TestFailoverLosesNothingReplicated(t *testing.T) {
+	t.Parallel() // it mostly waits
 	t.Run("sentinel", func(t *testing.T) {
+		t.Parallel()
 		servers := redistest.Sentinel(t)
 		killMaster(t, servers.Config(), func(*inventory.Store) (master, replica *redistest.Server) {
 			return servers.Master, servers.Replica
 		})
 	})
 	t.Run("cluster", func(t *testing.T) {
+		t.Parallel()
 		servers := redistest.StartCluster(t, false)
 		killMaster(t, servers.Config(), func(s *inventory.Store) (master, replica *redistest.Server) {
 			key := s.KeysOf("shop")[0]
@@ -184,6 +187,7 @@ func (l *load) check(s *inventory.Store) int {
 // argument 8 of apply.lua; that of Redis 7.0 counts from the connection's last command of any kind,
 // so there this test passes without it too.
 func TestRepeatedAnswerClaimsNoMore(t *testing.T) {
+	t.Parallel()
 	master := redistest.Start(t)
 	replica := redistest.Start(t, "--replicaof", "127.0.0.1", fmt.Sprint(master.Port()))
 	config := master.Config()

@@ -9,6 +9,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/alicebob/miniredis/v2"
+	miniserver "github.com/alicebob/miniredis/v2/server"
 	"github.com/redis/go-redis/v9"
 
 	"dray"
@@ -111,6 +113,52 @@ func TestNodeOfAnotherCentury(t *testing.T) {
 			t.Errorf("expired at %d, %t, want %d or later", e.at, ok, r.ExpiresAt.UnixMilli())
 		}
 	})
+}
+
+// TestRedisClockIsMoved moves the clock of Redis back and forth by hours. libfaketime would be the
+// way with a real one, but redis-server hangs under it (jemalloc); this one's clock can be set.
+func TestRedisClockIsMoved(t *testing.T) {
+	server := miniredis.RunT(t)
+	server.Server().SetPreHook(func(peer *miniserver.Peer, cmd string, _ ...string) bool {
+		if cmd == "INFO" { // which it does not know
+			peer.WriteBulk("redis_version:7.0.15\r\n")
+		}
+		return cmd == "INFO"
+	})
+	now := time.Now()
+	move := func(by time.Duration) { server.SetTime(now.Add(by)) }
+	move(0)
+	s := newStore(t, inventory.Config{Redis: redistest.Open(t, redisconn.Config{Host: server.Host(), Port: server.Server().Addr().Port}), Logger: quiet})
+	set(t, s, "shop", "milk", 10)
+	r := hold(t, s, "shop", 10, time.Hour)
+
+	move(-time.Hour)
+	_, err := s.Reserve(t.Context(), "shop", cart("milk", 1), time.Minute, inventory.Options{})
+	wantCode(t, "Reserve() when the clock went back", err, dray.ErrInsufficientStock)
+	was := r.ExpiresAt
+	if r, err = s.Extend(t.Context(), r.Reservation, time.Hour, inventory.Options{}); err != nil || !r.ExpiresAt.Equal(was.Add(-time.Hour)) {
+		t.Errorf("Extend() when the clock went back = %v, %v, want an hour before %v", r.ExpiresAt, err, was)
+	}
+	move(-time.Millisecond)
+	wantStock(t, s, "shop", "milk", 10, 10)
+	move(0)
+	if _, err = s.Reserve(t.Context(), "shop", cart("milk", 9), 2*time.Hour, inventory.Options{}); err != nil {
+		t.Errorf("Reserve() at the moment when all comes back = %v", err)
+	}
+	if e, ok := expiry(t, s, "shop", r.Reservation); !ok || e.at != r.ExpiresAt.UnixMilli() {
+		t.Errorf("expired at %d, %t, want %d", e.at, ok, r.ExpiresAt.UnixMilli())
+	}
+	move(-time.Hour) // an expiry is not taken back
+	wantStock(t, s, "shop", "milk", 10, 9)
+	move(2*time.Hour - time.Millisecond)
+	wantStock(t, s, "shop", "milk", 10, 9)
+	move(2 * time.Hour)
+	wantStock(t, s, "shop", "milk", 10, 0)
+	move(200 * 24 * time.Hour) // all is forgotten but the stock
+	wantStock(t, s, "shop", "milk", 10, 0)
+	if b := audit(t, s, "shop"); len(b.records) != 0 {
+		t.Errorf("%d reservations after 200 days, want none", len(b.records))
+	}
 }
 
 // TestQuietLocations lets holds at places where nobody asks end: the sweeper gives them back, and
