@@ -23,11 +23,12 @@
 --   g sku   q id   w                          read stock, read a reservation, nothing
 -- Returns  how many reservations expired in this call, as text; then one text for each request:
 --   k<answer>  done      =<answer>  done before, under this key
---   A  ask again: what is due could not all be settled in this call, and it may matter
+--   A  ask again: what is due could not all be settled in this call, and it may matter; or the call
+--      has worked through as many lines as it may
 --   S<sku> <requested> <available>\n...  not enough   X<sku> <requested> <held>\n...  exceeds what is held
 --   N  not found      C R E  already committed, released, expired    M  key of another request
 --   B<reserved>  below what is reserved    V<version>  another version   T  too much   U<name>  unreadable record
---   -  the key stands for a refusal
+--   - <as S>  the key stands for a refusal
 -- An answer is a row, a reservation's record, or expiresAt of a hold ("<id> <expiresAt>" under a key).
 -- Nothing is written before all requests are worked out. O(1) a line, O(log N) a reservation in
 -- those of the location. A hold takes as few steps as it can: numbers become text, and text
@@ -41,6 +42,7 @@ local number = setmetatable({}, {__index = function(t, text)
   t[text] = x
   return x
 end})
+local most = 2000 -- lines that a call works through: of holds, of what is due, of reservations looked at
 local retention, touch = tonumber(argv[6]), argv[8] == '1'
 local time = call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -88,7 +90,8 @@ local function change(sku, q, r, entry)
   Q[sku], R[sku], V[sku] = q, r, n
 end
 
--- reservations: id -> record; false: gone
+-- reservations: id -> record; false: gone. texts: id -> record that was not looked at yet
+local texts = {}
 local records, dirty, gone, broken, H, D, Z = {}, {}, {}, {}, {}, {}, {}
 local function parse(id, text)
   local status, at, expires, last, by, key, lines = match(text or '', '^(%a) (%d+) (%d+) (%d+) (%S+) (%S+)(.*)$')
@@ -145,16 +148,16 @@ if #members > 0 then
   for _, member in ipairs(members) do
     if sub(member, 1, 1) ~= '+' then whose[#whose + 1] = member end
   end
-  local texts, at = fetch(holds, whose), 0
+  local those, at = fetch(holds, whose), 0
   for _, member in ipairs(members) do
-    if n - first > 1000 then -- reservations of many lines: the others have to wait
+    if n - first > most / 2 then -- reservations of many lines: the others have to wait
       behind = true
       break
     end
     local rec
     if sub(member, 1, 1) ~= '+' then
       at = at + 1
-      rec = parse(member, texts[at])
+      rec = parse(member, those[at])
     end
     if rec and rec.status == 'h' and rec.expires <= now then
       expire(rec)
@@ -174,9 +177,13 @@ end
 
 local K, kept = {}, {}
 for i, answer in ipairs(fetch(keys, fields)) do K[fields[i]] = answer end
-local held = fetch(holds, ids)
-for i, id in ipairs(ids) do
-  if records[id] == nil then parse(id, held[i]) end
+for i, text in ipairs(fetch(holds, ids)) do texts[ids[i]] = text end
+local function find(id)
+  if records[id] == nil and texts[id] then
+    parse(id, texts[id])
+    texts[id] = nil
+  end
+  return records[id]
 end
 
 -- what was answered under a key; nil when nothing was
@@ -186,7 +193,7 @@ local function replay(k, print)
   if not f then return 'U' end
   if f ~= print then return 'M' end
   kept[k] = kept[k] or touch
-  return answer == '-' and answer or '=' .. answer
+  return sub(answer, 1, 2) == '- ' and answer or '=' .. answer -- what is done begins with a letter, digit or id
 end
 local function remember(k, print, answer)
   if k ~= '' then
@@ -198,8 +205,11 @@ end
 local function shown(sku) return format('%d %d %d %s', Q[sku], R[sku], V[sku], nowText) end
 
 -- the reservation that a request names, if it is open; else the answer
+local looked = 0 -- lines of reservations that requests looked through
 local function open(id)
-  local rec = records[id]
+  if looked > most or n - first > most then return nil, 'A' end
+  local rec = find(id)
+  looked = looked + (rec and #rec or 0)
   if not rec then return nil, broken[id] and 'U' or 'N' end
   if rec.status == 'h' and rec.expires > 0 and rec.expires <= now then expire(rec) end
   if rec.status == 'h' then return rec end
@@ -229,9 +239,10 @@ function apply.h(k, print, final)
   if short then
     if bad then return 'U' .. bad end
     if behind then return 'A' end
-    if final == '1' then remember(k, print, '-') end
+    if final == '1' then remember(k, print, '- ' .. sub(short, 2)) end
     return short
   end
+  if n - first > most then return 'A' end
   answer = done[ttl]
   if not answer then
     local at = now + ttl
@@ -341,7 +352,7 @@ function apply.p()
   if unreadable[sku] then return 'U' end
   local there = Q[sku] and max(Q[sku] - R[sku], 0) or 0
   if count > there then return behind and 'A' or format('S%s %d %d\n', sku, count, there) end
-  local rec = records[id]
+  local rec = find(id)
   if broken[id] then return 'U' end
   if not rec then
     rec = {id = id, status = 'h', at = now, expires = 0, last = '0', by = by, key = '-', {sku = sku, q = 0, c = 0, r = 0}}
@@ -404,7 +415,7 @@ function apply.q()
   arg = arg + 1
   local _, answer = open(id)
   local rec = records[id]
-  if not rec then return answer end
+  if not rec or answer == 'A' then return answer end
   dirty[id] = dirty[id] or touch
   return 'k' .. text(rec)
 end
@@ -483,8 +494,9 @@ local keep, age = tonumber(argv[4]), tonumber(argv[5])
 if n >= first and math.floor(n / 64) > math.floor((first - 1) / 64) then
   if keep > 0 then call('XTRIM', ledger, 'MINID', '~', int(n - keep)) end
   if age > 0 then
-    for _, m in ipairs(call('XRANGE', ledger, '-', '+', 'COUNT', '100')) do
-      if tonumber(m[2][2]) >= now - age then break end
+    for _ = 1, 100 do
+      local m = call('XRANGE', ledger, '-', '+', 'COUNT', '1')[1]
+      if not m or tonumber(m[2][2]) >= now - age then break end
       call('XDEL', ledger, m[1])
     end
   end

@@ -21,12 +21,20 @@ const (
 	maxBatch    = 512  // requests of a call
 	maxLines    = 1500 // lines of carts in a call: Lua's unpack bears 8 000 names
 	dueBound    = 256  // due reservations settled in a call
+	maxWaits    = 16   // calls of a node that wait for replicas at once: half of the connections for pipelines
 )
 
-// A queue is what waits for one location.
-type queue struct {
-	store    *Store
+// A lane is where requests wait: those of a location that want as many replicas. A call that
+// waits for replicas holds up no request that does not.
+type lane struct {
 	location string
+	replicas int
+}
+
+// A queue is what waits in one lane.
+type queue struct {
+	store *Store
+	lane
 
 	mu      sync.Mutex // guards the fields below
 	waiting []*op
@@ -41,7 +49,7 @@ func (s *Store) do(ctx context.Context, location string, o *op) error {
 	}
 	defer s.pending.Release(1)
 	o.done = make(chan struct{})
-	if err := s.enqueue(location, o); err != nil {
+	if err := s.enqueue(lane{location, o.ref.replicas}, o); err != nil {
 		return err
 	}
 	select {
@@ -58,17 +66,17 @@ func (s *Store) do(ctx context.Context, location string, o *op) error {
 // errClosed is the answer after Close.
 var errClosed = dray.Errorf(dray.CodeUnavailable, "this node is stopping")
 
-func (s *Store) enqueue(location string, o *op) error {
+func (s *Store) enqueue(l lane, o *op) error {
 	for {
 		s.mu.Lock()
 		if s.closing {
 			s.mu.Unlock()
 			return errClosed
 		}
-		q := s.queues[location]
+		q := s.queues[l]
 		if q == nil {
-			q = &queue{store: s, location: location}
-			s.queues[location] = q
+			q = &queue{store: s, lane: l}
+			s.queues[l] = q
 		}
 		s.running.Add(1) // before Close waits
 		s.mu.Unlock()
@@ -105,18 +113,16 @@ func (q *queue) sendLocked() {
 	}
 }
 
-// takeLocked takes the next call's requests: of those that want the same number of replicas, so
-// that nobody waits for a confirmation that only others asked for.
+// takeLocked takes the next call's requests.
 func (q *queue) takeLocked() (batch []*op) {
-	lines, replicas := 0, -1
+	lines := 0
 	rest := q.waiting[:0]
 	for _, o := range q.waiting {
-		fits := len(batch) < maxBatch && lines < maxLines && (replicas < 0 || o.ref.replicas == replicas)
 		switch {
-		case !fits:
+		case len(batch) >= maxBatch || lines >= maxLines:
 			rest = append(rest, o)
 		case o.state.CompareAndSwap(opWaiting, opSent):
-			batch, replicas = append(batch, o), o.ref.replicas
+			batch = append(batch, o)
 			lines += 1 + len(o.items)
 		}
 	}
@@ -151,7 +157,7 @@ func (s *Store) forget(q *queue) {
 	defer q.mu.Unlock()
 	if q.calls == 0 && len(q.waiting) == 0 && !q.dead {
 		q.dead = true
-		delete(s.queues, q.location)
+		delete(s.queues, q.lane)
 	}
 }
 
@@ -185,7 +191,7 @@ func (q *queue) call(batch []*op) (back []*op) {
 
 // run is the round trip, with a WAIT behind it where replicas are asked for.
 func (q *queue) run(ctx context.Context, batch []*op) (answers []string, acked int, err error) {
-	s, replicas := q.store, batch[0].ref.replicas
+	s, replicas := q.store, q.replicas
 	var e encoder
 	for _, o := range batch {
 		e.add(o)
@@ -195,6 +201,10 @@ func (q *queue) run(ctx context.Context, batch []*op) (answers []string, acked i
 	if replicas == 0 {
 		answers, err = s.redis.Run(ctx, s.scripts.apply, keys, args...).StringSlice()
 	} else {
+		if err := s.waits.Acquire(ctx, 1); err != nil {
+			return nil, 0, fmt.Errorf("%w, nothing was sent: %w", dray.ErrUnavailable, err)
+		}
+		defer s.waits.Release(1)
 		cmd, n := s.redis.RunWait(ctx, s.scripts.apply, replicas, s.cfg.WaitTimeout, keys, args...)
 		acked = n
 		answers, err = cmd.StringSlice()

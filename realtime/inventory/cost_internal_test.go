@@ -39,7 +39,7 @@ func BenchmarkCall(b *testing.B) {
 	if _, err := s.Set(b.Context(), "shop", "a", Set{Quantity: 1e9}, Options{}); err != nil {
 		b.Fatal(err)
 	}
-	q := &queue{store: s, location: "shop"}
+	q := &queue{store: s, lane: lane{location: "shop"}}
 	for _, n := range []int{1, 8, 64, 256} {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
 			before := redisCPU(b, client)

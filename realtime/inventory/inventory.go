@@ -29,7 +29,8 @@ type Config struct {
 	// Replicas is how many replicas must have confirmed a change before it is answered; a request
 	// may ask for more. Zero waits for none: a failover may lose what was answered last.
 	Replicas int
-	// WaitTimeout bounds that wait; then the answer is dray.ErrDurabilityNotReached. Zero means 500 ms.
+	// WaitTimeout bounds that wait; then the answer is dray.ErrDurabilityNotReached. Zero means 500 ms;
+	// it is a second at most, and half of the client's read timeout.
 	WaitTimeout time.Duration
 
 	// LedgerLength and LedgerAge bound what the ledger of a location keeps, in entries and by
@@ -57,6 +58,7 @@ func (c Config) withDefaults() Config {
 	if c.WaitTimeout == 0 {
 		c.WaitTimeout = 500 * time.Millisecond
 	}
+	c.WaitTimeout = min(c.WaitTimeout, callTimeout/2)
 	if c.LedgerLength == 0 {
 		c.LedgerLength = 1_000_000
 	}
@@ -97,6 +99,7 @@ type Store struct {
 	scripts struct{ apply, ledger, due, pin *redisconn.Script }
 	head    []string // arguments 3 on of apply.lua
 	pending *semaphore.Weighted
+	waits   *semaphore.Weighted
 
 	ctx     context.Context // of calls and the sweeper; ends when Close gives up
 	stop    context.CancelFunc
@@ -104,8 +107,8 @@ type Store struct {
 	sweeper *sweeper
 	warned  atomic.Int64 // Unix ns of the last unreadable record that was logged
 
-	mu      sync.Mutex        // guards the fields below
-	queues  map[string]*queue // location -> what is waiting for it or under way
+	mu      sync.Mutex      // guards the fields below
+	queues  map[lane]*queue // what is waiting or under way
 	closing bool
 }
 
@@ -131,7 +134,7 @@ func New(ctx context.Context, cfg Config) (*Store, error) {
 	}
 	s := &Store{
 		cfg: cfg, redis: cfg.Redis, keys: newKeys(cfg.Redis), metrics: newMetrics(cfg.Metrics),
-		pending: semaphore.NewWeighted(int64(cfg.MaxPending)), queues: map[string]*queue{},
+		pending: semaphore.NewWeighted(int64(cfg.MaxPending)), waits: semaphore.NewWeighted(maxWaits), queues: map[lane]*queue{},
 	}
 	s.scripts.apply = redisconn.NewScript("apply.lua", applyLua)
 	s.scripts.ledger = redisconn.NewScript("ledger.lua", ledgerLua)

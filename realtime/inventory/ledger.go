@@ -59,7 +59,11 @@ func (s *Store) ReservationLedger(ctx context.Context, reservation, cursor strin
 	if err != nil {
 		return nil, "", err
 	}
-	for at := r.last; at > 0; {
+	at := r.last
+	if from > 0 {
+		at = from
+	}
+	for at > 0 {
 		m, ok, err := s.message(ctx, r.Location, at)
 		if err != nil || !ok {
 			return entries, "", err // cut
@@ -82,15 +86,14 @@ func (s *Store) ReservationLedger(ctx context.Context, reservation, cursor strin
 	return entries, "", nil
 }
 
-// message reads the message of the ledger that begins with an entry; false where it was cut.
-func (s *Store) message(ctx context.Context, location string, first int64) (m message, ok bool, err error) {
-	id := strconv.FormatInt(first, 10) + "-0"
-	found, err := s.redis.Redis().XRangeN(ctx, s.keys.ledger(location), id, id, 1).Result()
+// message reads the message of the ledger that an entry is in; false where it was cut.
+func (s *Store) message(ctx context.Context, location string, entry int64) (m message, ok bool, err error) {
+	found, err := s.redis.Redis().XRevRangeN(ctx, s.keys.ledger(location), strconv.FormatInt(entry, 10), "-", 1).Result()
 	if err != nil || len(found) == 0 {
 		return m, false, err
 	}
 	if m, ok = parseMessage(location, found[0]); !ok {
-		s.unreadable(location, id)
+		s.unreadable(location, found[0].ID)
 	}
 	return m, ok, nil
 }

@@ -116,11 +116,14 @@ func (a *attempt) refused() error {
 	return e
 }
 
+// nowhere is no id, so no location has this name.
+const nowhere = "*"
+
 // A pin is where attempts under a key go on.
 type pin struct {
 	print      string
 	generation int64
-	candidate  // location "-": all have refused
+	candidate  // location nowhere: all have refused
 }
 
 func (p pin) String() string {
@@ -146,9 +149,9 @@ func (a *attempt) pinned(ctx context.Context) (dray.Reservation, error) {
 		if held.print != a.ref.print {
 			return dray.Reservation{}, dray.ErrIdempotencyMismatch
 		}
-		if held.location == "-" {
+		if held.location == nowhere {
 			next := a.after(pin{print: held.print, generation: held.generation + 1})
-			if next.location == "-" {
+			if next.location == nowhere {
 				return dray.Reservation{}, a.refused()
 			}
 			held, err = a.move(ctx, held, next)
@@ -161,7 +164,7 @@ func (a *attempt) pinned(ctx context.Context) (dray.Reservation, error) {
 			return r, failure
 		}
 		next := a.after(held)
-		if held, err = a.move(ctx, held, next); err == nil && next.location == "-" && held == next {
+		if held, err = a.move(ctx, held, next); err == nil && next.location == nowhere && held == next {
 			return dray.Reservation{}, a.refused()
 		}
 	}
@@ -179,7 +182,7 @@ func (a *attempt) after(p pin) pin {
 			return p
 		}
 	}
-	p.candidate = candidate{location: "-"}
+	p.candidate = candidate{location: nowhere}
 	return p
 }
 

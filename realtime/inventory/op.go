@@ -219,7 +219,7 @@ func failure(answer string) error {
 	case 'T':
 		return dray.FieldError(dray.CodeBadRequest, "delta", "the quantity would be over %d", dray.MaxQuantity)
 	case 'S', '-':
-		return shortage(dray.CodeInsufficientStock, "not enough stock", rest)
+		return shortage(dray.CodeInsufficientStock, "not enough stock", strings.TrimPrefix(rest, " "))
 	case 'X':
 		return shortage(dray.CodeExceedsHeld, "more than is held", rest)
 	}
