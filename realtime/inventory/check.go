@@ -45,7 +45,7 @@ func checkServer(ctx context.Context, cfg Config) error {
 func judge(cfg Config, addr string, info map[string]string) error {
 	policy := info["maxmemory_policy"]
 	if strings.HasPrefix(policy, "allkeys-") {
-		text := "maxmemory-policy of Redis at %s is %s: it drops stock and holds when memory is full; set it to noeviction or to one of volatile-..."
+		text := "maxmemory-policy of Redis at %s is %s: it drops stock and holds when memory is full; set it to noeviction, or to a policy that begins with volatile-"
 		if !cfg.AllowEviction {
 			return fmt.Errorf(text, addr, policy)
 		}

@@ -78,6 +78,9 @@ func (r *run) step(t *rapid.T, q request) {
 	before := r.now(t)
 	got := q.store(context.Background(), r.store)
 	t.Logf("%s = %s", q.name, got)
+	if got == late {
+		t.Skip("this machine is overloaded: nobody knows what was done")
+	}
 	b := audit(t, r.store, r.model.location)
 
 	news := b.entries[len(r.model.ledger):]
@@ -319,10 +322,16 @@ func addUp(items []dray.Item) map[string]int64 {
 	return sum
 }
 
+// late is the answer that Redis did not give within 2 s.
+const late = "no answer in time"
+
 // The answers in words.
 
 func refusal(err error) string {
 	text := string(dray.CodeOf(err))
+	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded) {
+		return late
+	}
 	if errors.Is(err, dray.ErrUnavailable) || text == string(dray.CodeInternal) {
 		return err.Error() // never expected
 	}
