@@ -3,6 +3,7 @@ package httpapi
 import (
 	"context"
 	"net/http"
+	"regexp"
 	"strconv"
 	"strings"
 
@@ -157,7 +158,7 @@ func (q *request) version() (*int64, error) {
 	tag, opened := strings.CutPrefix(match[0], `"`)
 	tag, closed := strings.CutSuffix(tag, `"`)
 	version, err := strconv.ParseInt(tag, 10, 64)
-	if len(match) > 1 || !opened || !closed || err != nil || version < 1 {
+	if len(match) > 1 || !opened || !closed || err != nil || version < 1 || tag[0] == '+' {
 		return nil, dray.FieldError(dray.CodeBadRequest, "If-Match", "must be one version in quotes, as ETag tells it")
 	}
 	return &version, nil
@@ -182,17 +183,20 @@ func (q *request) key() (string, error) {
 		return "", nil
 	}
 	key := values[0]
-	if inner, ok := strings.CutPrefix(key, `"`); ok {
-		if inner, ok = strings.CutSuffix(inner, `"`); !ok {
+	if strings.HasPrefix(key, `"`) {
+		inner := quotedKey.FindStringSubmatch(key)
+		if inner == nil { // two keys are such, too
 			return "", notKey(keyHeader)
 		}
-		key = unescape.Replace(inner)
+		key = unescape.Replace(inner[1])
 	}
 	if len(values) > 1 || !validKey(key) {
 		return "", notKey(keyHeader)
 	}
 	return key, nil
 }
+
+var quotedKey = regexp.MustCompile(`^"((?:[^"\\]|\\["\\])*)"$`)
 
 var unescape = strings.NewReplacer(`\\`, `\`, `\"`, `"`)
 

@@ -232,6 +232,9 @@ func TestStockOverREST(t *testing.T) {
 		{"a reservation that is none", "GET", "/v1/reservations/a%7Bb", "", nil, dray.CodeBadRequest, "reservation"},
 		{"replicas that are no number", "GET", "/v1/reservations/shop.NONE?replicas=x", "", nil, dray.CodeBadRequest, "replicas"},
 		{"a key that is not closed", "POST", apple + "/adjust", `{"delta":1}`, []string{"Idempotency-Key", `"k`}, dray.CodeBadRequest, "Idempotency-Key"},
+		{"a key whose end is escaped", "POST", apple + "/adjust", `{"delta":1}`, []string{"Idempotency-Key", `"k\"`}, dray.CodeBadRequest, "Idempotency-Key"},
+		{"two keys in one", "POST", apple + "/adjust", `{"delta":1}`, []string{"Idempotency-Key", `"k", "l"`}, dray.CodeBadRequest, "Idempotency-Key"},
+		{"a version with a sign", "PUT", apple, `{"quantity":1}`, []string{"If-Match", `"+5"`}, dray.CodeBadRequest, "If-Match"},
 		{"a key of nothing", "POST", apple + "/adjust", `{"delta":1}`, []string{"Idempotency-Key", `""`}, dray.CodeBadRequest, "Idempotency-Key"},
 		{"a key of 256 bytes", "POST", apple + "/adjust", `{"delta":1}`, []string{"Idempotency-Key", strings.Repeat("k", 256)}, dray.CodeBadRequest, "Idempotency-Key"},
 		{"a key beyond ASCII", "POST", apple + "/adjust", `{"delta":1}`, []string{"Idempotency-Key", "é"}, dray.CodeBadRequest, "Idempotency-Key"},
@@ -320,7 +323,8 @@ func TestReplicasThatAreNotThere(t *testing.T) {
 	n.do("PUT", "/v1/stock/default/apple", `{"quantity":3}`)
 	for range 2 {
 		res, body := n.do("POST", "/v1/reservations", `{`+strings.Replace(item("1"), `"a"`, `"apple"`, 1)+`,"replicas":1}`, "Idempotency-Key", "k")
-		if a := read(t, body); res.StatusCode != 503 || a.Code != dray.CodeDurabilityNotReached || !strings.Contains(body, `"retryable":true`) {
+		if a := read(t, body); res.StatusCode != 503 || a.Code != dray.CodeDurabilityNotReached || !strings.Contains(body, `"retryable":true`) ||
+			len(a.Details) != 1 || a.Details[0].Field != "reservation" || !strings.HasPrefix(a.Details[0].Message, "default.") {
 			t.Errorf("POST with replicas = %d %s, want 503 %s", res.StatusCode, body, dray.CodeDurabilityNotReached)
 		}
 	}

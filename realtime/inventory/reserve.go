@@ -61,7 +61,7 @@ func (s *Store) hold(ctx context.Context, location string, o *op) (dray.Reservat
 	for _, it := range o.items {
 		r.Items = append(r.Items, dray.ReservedItem{SKU: it.SKU, Quantity: it.Quantity})
 	}
-	return r, s.durable(o)
+	return r, s.durable(o, id)
 }
 
 // checkCart validates a cart and returns it with one line a SKU, in the order of their bytes.

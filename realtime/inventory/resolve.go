@@ -74,5 +74,5 @@ func (s *Store) record(ctx context.Context, o *op, opts Options, request func([]
 		return record{}, errUnreadable
 	}
 	r.Replicas = o.acked
-	return r, s.durable(o)
+	return r, s.durable(o, o.id)
 }

@@ -87,16 +87,21 @@ func (s *Store) rowOp(ctx context.Context, location string, o *op, opts Options,
 	if !ok {
 		return stock, errUnreadable
 	}
-	return stock, s.durable(o)
+	return stock, s.durable(o, "")
 }
 
-// durable is the error of an op that was done, but not confirmed by as many replicas as were asked for.
-func (s *Store) durable(o *op) error {
+// durable is the error of an op that was done, but not confirmed by as many replicas as were asked
+// for. It names the reservation, for one who has no key could not find it.
+func (s *Store) durable(o *op, reservation string) error {
 	if o.acked >= o.ref.replicas {
 		return nil
 	}
-	return dray.Errorf(dray.CodeDurabilityNotReached, "%d of %d replicas confirmed within %v; the same key tells when more have",
+	e := dray.Errorf(dray.CodeDurabilityNotReached, "it was done, and %d of %d replicas confirmed it within %v; the same key tells when more have",
 		o.acked, o.ref.replicas, s.cfg.WaitTimeout)
+	if reservation != "" {
+		e.Details = []dray.Detail{{Field: "reservation", Message: reservation}}
+	}
+	return e
 }
 
 // List returns up to limit (1 to 1000) SKUs of a location in the order of their bytes, those after
