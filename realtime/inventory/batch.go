@@ -21,7 +21,8 @@ const (
 	maxBatch    = 512  // requests of a call
 	maxLines    = 1500 // lines of carts in a call: Lua's unpack bears 8 000 names
 	dueBound    = 256  // due reservations settled in a call
-	maxWaits    = 16   // calls of a node that wait for replicas at once: half of the connections for pipelines
+	maxWaits    = 16   // calls of a node at once that wait for as many replicas as it asks for by itself
+	maxLonger   = 8    // those that wait for more; both leave some of the 32 connections for pipelines
 )
 
 // A lane is where requests wait: those of a location that want as many replicas. A call that
@@ -201,10 +202,14 @@ func (q *queue) run(ctx context.Context, batch []*op) (answers []string, acked i
 	if replicas == 0 {
 		answers, err = s.redis.Run(ctx, s.scripts.apply, keys, args...).StringSlice()
 	} else {
-		if err := s.waits.Acquire(ctx, 1); err != nil {
+		waits := s.waits
+		if replicas > s.cfg.Replicas {
+			waits = s.longer
+		}
+		if err := waits.Acquire(ctx, 1); err != nil {
 			return nil, 0, fmt.Errorf("%w, nothing was sent: %w", dray.ErrUnavailable, err)
 		}
-		defer s.waits.Release(1)
+		defer waits.Release(1)
 		cmd, n := s.redis.RunWait(ctx, s.scripts.apply, replicas, s.cfg.WaitTimeout, keys, args...)
 		acked = n
 		answers, err = cmd.StringSlice()

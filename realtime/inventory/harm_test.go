@@ -30,9 +30,9 @@ func TestAWaitForReplicasHoldsUpNobodyElse(t *testing.T) {
 		_, err := s.Reserve(context.Background(), "shop", cart("milk", 1), time.Minute, inventory.Options{Replicas: 1})
 		waited <- err
 	}()
-	for s.Client().Redis().HLen(t.Context(), s.KeysOf("shop")[1]).Val() == 0 {
-		time.Sleep(time.Millisecond) // it is done, and waits
-	}
+	eventually(t, "it is done, and waits", func() bool {
+		return s.Client().Redis().HLen(t.Context(), s.KeysOf("shop")[1]).Val() > 0
+	})
 	if _, err := s.Reserve(t.Context(), "shop", cart("milk", 1), time.Minute, inventory.Options{}); err != nil {
 		t.Fatal(err)
 	}
@@ -57,18 +57,44 @@ func TestManyWaitsLeaveConnectionsForOthers(t *testing.T) {
 			answered <- err
 		})
 	}
-	blocked := func() bool {
-		info := s.Client().Redis().Info(t.Context(), "clients").Val()
-		return !strings.Contains(info, "blocked_clients:0")
-	}
-	for !blocked() {
-		time.Sleep(time.Millisecond)
-	}
+	eventually(t, "somebody waits", func() bool {
+		return !strings.Contains(s.Client().Redis().Info(t.Context(), "clients").Val(), "blocked_clients:0")
+	})
 	if err := s.Client().RunAll(t.Context(), []redisconn.Call{redisconn.Command("PING")})[0].Err(); err != nil {
 		t.Fatal(err)
 	}
 	if len(answered) > 0 {
 		t.Errorf("a pipeline waited until a WAIT was over (%v)", <-answered)
+	}
+	waits.Wait()
+}
+
+// Whoever asks for more replicas than the node does leaves room for those who do not.
+func TestWaitsForMoreThanTheNodeAsksForHoldUpNoOther(t *testing.T) {
+	master := redistest.Start(t)
+	redistest.Start(t, "--replicaof", "127.0.0.1 "+strconv.Itoa(master.Port()))
+	s := newStore(t, inventory.Config{Redis: redistest.Open(t, master.Config()), Replicas: 1, WaitTimeout: time.Second})
+	info := func(section string) string { return s.Client().Redis().Info(t.Context(), section).Val() }
+	eventually(t, "the replica follows", func() bool { return strings.Contains(info("replication"), "state=online") })
+	set(t, s, "mine", "milk", 1)
+	var waits sync.WaitGroup
+	answered := make(chan error, 40)
+	for i := range cap(answered) {
+		waits.Go(func() {
+			location := "shop-" + strconv.Itoa(i)
+			_, err := s.Set(context.Background(), location, "milk", inventory.Set{Quantity: 1}, inventory.Options{Replicas: 16})
+			answered <- err
+		})
+	}
+	eventually(t, "many wait", func() bool {
+		_, after, _ := strings.Cut(info("clients"), "blocked_clients:")
+		count, _, _ := strings.Cut(after, "\r\n")
+		n, _ := strconv.Atoi(count)
+		return n >= 8
+	})
+	set(t, s, "mine", "milk", 2)
+	if len(answered) > 0 {
+		t.Errorf("a request for the one replica there is waited until one for sixteen was over (%v)", <-answered)
 	}
 	waits.Wait()
 }

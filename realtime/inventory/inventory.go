@@ -99,7 +99,8 @@ type Store struct {
 	scripts struct{ apply, ledger, due, pin *redisconn.Script }
 	head    []string // arguments 3 on of apply.lua
 	pending *semaphore.Weighted
-	waits   *semaphore.Weighted
+	waits   *semaphore.Weighted // calls that wait for Config.Replicas
+	longer  *semaphore.Weighted // and for more
 
 	ctx     context.Context // of calls and the sweeper; ends when Close gives up
 	stop    context.CancelFunc
@@ -134,7 +135,7 @@ func New(ctx context.Context, cfg Config) (*Store, error) {
 	}
 	s := &Store{
 		cfg: cfg, redis: cfg.Redis, keys: newKeys(cfg.Redis), metrics: newMetrics(cfg.Metrics),
-		pending: semaphore.NewWeighted(int64(cfg.MaxPending)), waits: semaphore.NewWeighted(maxWaits), queues: map[lane]*queue{},
+		pending: semaphore.NewWeighted(int64(cfg.MaxPending)), waits: semaphore.NewWeighted(maxWaits), longer: semaphore.NewWeighted(maxLonger), queues: map[lane]*queue{},
 	}
 	s.scripts.apply = redisconn.NewScript("apply.lua", applyLua)
 	s.scripts.ledger = redisconn.NewScript("ledger.lua", ledgerLua)
