@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"runtime"
 	"slices"
 	"sync"
 	"time"
@@ -17,7 +18,7 @@ import (
 const (
 	callTimeout = 2 * time.Second
 	inFlight    = 2    // calls of one location at once, the second only for fullBatch requests or more
-	fullBatch   = 16   // requests
+	fullBatch   = 128  // requests
 	maxBatch    = 512  // requests of a call
 	maxLines    = 1500 // lines of carts in a call: Lua's unpack bears 8 000 names
 	dueBound    = 256  // due reservations settled in a call
@@ -137,6 +138,9 @@ func (q *queue) send(batch []*op) {
 	s := q.store
 	defer s.running.Done()
 	back := q.call(batch)
+	if len(batch) > 1 {
+		runtime.Gosched() // those who were answered may have more to ask: one call for all of them
+	}
 	q.mu.Lock()
 	q.calls--
 	if len(back) > 0 { // what is due was too much for one call: there is room for more now

@@ -100,6 +100,7 @@ func (n *set) add(name string) string {
 type encoder struct {
 	skus, keys, ids set
 	ops             []string
+	ttl             time.Duration // of the holds that were written last
 }
 
 func (e *encoder) put(words ...string) { e.ops = append(e.ops, words...) }
@@ -143,6 +144,10 @@ func (e *encoder) add(o *op) {
 // hold writes a hold, with the end of its record and its lines of the ledger ready made: that
 // is cheaper here than in Lua.
 func (e *encoder) hold(o *op, key string) {
+	if e.ttl != o.ttl {
+		e.ttl = o.ttl
+		e.put("t", strconv.FormatInt(o.ttl.Milliseconds(), 10))
+	}
 	keyText := "-"
 	if key != "" {
 		e.put("H", key, o.ref.print, flag(o.flag))
@@ -154,12 +159,18 @@ func (e *encoder) hold(o *op, key string) {
 		tail = append(append(append(tail, '\n'), it.SKU...), ' ')
 		tail = append(strconv.AppendInt(tail, it.Quantity, 10), " 0 0"...)
 	}
-	e.put("h", o.id, strconv.FormatInt(o.ttl.Milliseconds(), 10), string(tail))
+	kind := "h"
+	if len(o.items) > 1 {
+		kind = "m"
+	}
+	e.put(kind, o.id, string(tail))
 	for _, it := range o.items {
 		quantity := strconv.FormatInt(it.Quantity, 10)
 		e.put(e.skus.add(it.SKU), quantity, "hold "+it.SKU+" 0 "+quantity+" "+o.id+" 0 "+o.ref.by+" ")
 	}
-	e.put("")
+	if len(o.items) > 1 {
+		e.put("")
+	}
 }
 
 // kindText holds the text of each kind.
