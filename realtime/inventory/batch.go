@@ -18,7 +18,7 @@ import (
 const (
 	callTimeout = 2 * time.Second
 	inFlight    = 2    // calls of one location at once, the second only for fullBatch requests or more
-	fullBatch   = 128  // requests
+	fullBatch   = 32   // requests
 	maxBatch    = 512  // requests of a call
 	maxLines    = 1500 // lines of carts in a call: Lua's unpack bears 8 000 names
 	dueBound    = 256  // due reservations settled in a call
