@@ -302,7 +302,7 @@ func TestClientThatAnswersPingsStays(t *testing.T) {
 
 func TestReaderThatNeverReadsIsClosed(t *testing.T) {
 	h := &loudHub{size: 100_000}
-	s, url := serveWith(t, Config{Heartbeat: 50 * time.Millisecond, StallAfter: 300 * time.Millisecond}, new(heldStore), h)
+	s, url := serveWith(t, Config{Heartbeat: 200 * time.Millisecond, StallAfter: 2 * time.Second}, new(heldStore), h)
 	ws := dial(t, url)
 	other := dial(t, url)
 	otherCtx := other.CloseRead(t.Context())
