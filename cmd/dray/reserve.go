@@ -18,7 +18,7 @@ func (i *item) UnmarshalText(text []byte) error {
 	sku, quantity, _ := strings.Cut(string(text), "=")
 	n, err := strconv.ParseInt(quantity, 10, 64)
 	if err != nil || n < 1 || n > dray.MaxQuantity || !dray.ValidID(sku) {
-		return fmt.Errorf("%q is no SKU=QUANTITY, like apple=2", text)
+		return fmt.Errorf("%q is no SKU=QUANTITY of 1 or more, like apple=2", text)
 	}
 	*i = item{sku, n}
 	return nil

@@ -78,7 +78,11 @@ func (c *clientFlags) ask(a *app, call restCall, out any) error {
 		return fmt.Errorf("read the answer: %w", err)
 	}
 	if answer.StatusCode/100 != 2 {
-		return refusal(answer.Status, text)
+		err := refusal(answer.Status, text)
+		if answer.StatusCode == http.StatusNotFound {
+			err = fmt.Errorf("/%s: %w", strings.Join(call.path, "/"), err) // the server does not say what is not there
+		}
+		return err
 	}
 	if out == nil {
 		return nil

@@ -124,6 +124,9 @@ func listen(ctx context.Context, address string) (net.Listener, error) {
 	if errors.Is(err, syscall.EADDRINUSE) {
 		return nil, fmt.Errorf("another program listens on %s already (a dray, perhaps): choose another port with --listen or DRAY_LISTEN", address)
 	}
+	if _, ok := errors.AsType[*net.AddrError](err); ok {
+		return nil, usagef("--listen (DRAY_LISTEN) %s: %w", address, err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("--listen (DRAY_LISTEN) %s: %w", address, err)
 	}

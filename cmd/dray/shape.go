@@ -64,7 +64,7 @@ func (f *shapeFlags) shape() (s dray.Shape, middle *dray.Point, err error) {
 func numbers(flag, text string, n int) ([]float64, error) {
 	parts := strings.Split(text, ",")
 	if len(parts) != n {
-		return nil, usagef("%s %q: must be %d numbers with commas between", flag, text, n)
+		return nil, usagef("%s %q: must be %d numbers with commas between, as --help shows", flag, text, n)
 	}
 	out := make([]float64, n)
 	for i, part := range parts {

@@ -150,7 +150,7 @@ type stockPlaceCmd struct {
 	clientFlags
 	Forget   bool   `help:"The location is nowhere any more; its stock stays."`
 	Location string `arg:"" help:"Which location."`
-	Place    string `arg:"" optional:"" help:"Where it is." placeholder:"LAT,LON"`
+	Place    string `arg:"" optional:"" help:"Where it is: LAT,LON."`
 }
 
 // Help is shown by dray stock place --help.
@@ -165,6 +165,9 @@ func (c *stockPlaceCmd) Run(a *app) error {
 	path := []string{"v1", "locations", c.Location}
 	if c.Forget {
 		return c.ask(a, restCall{method: "DELETE", path: path}, nil)
+	}
+	if c.Place == "" {
+		return usagef("a place LAT,LON or --forget is needed (dray stock place --help tells more)")
 	}
 	n, err := numbers("the place", c.Place, 2)
 	if err != nil {

@@ -29,8 +29,8 @@ func TestStockCommands(t *testing.T) {
 		{"set another", "stock set pear 5 --reason delivery", 0, "default pear 5 0 5", ""},
 		{"adjust downwards", "stock adjust apple -2 --reason broken", 0, "default apple 8 0 8", ""},
 		{"get", "stock get apple", 0, "LOCATION SKU QUANTITY RESERVED AVAILABLE VERSION UPDATED default apple 8 0 8", ""},
-		{"get what is not there", "stock get plum", 1, "", "dray: not found"},
-		{"get elsewhere", "stock get apple --location shop-1", 1, "", "dray: not found"},
+		{"get what is not there", "stock get plum", 1, "", "dray: /v1/stock/default/plum: not found"},
+		{"get elsewhere", "stock get apple --location shop-1", 1, "", "dray: /v1/stock/shop-1/apple: not found"},
 		{"reserve too much", "reserve apple=9 pear=1 plum=1", 1, "", "dray: not enough stock: apple: 9 asked for, 8 there, plum: 1 asked for, 0 there"},
 		{"reserve", "reserve apple=2 pear=1 apple=1 --ttl 1h --key k --json", 0, `"items":[{"sku":"apple","quantity":3,`, ""},
 		{"reserve again", "reserve apple=2 pear=1 apple=1 --ttl 1h --key k", 0, "is held until ", ""},
@@ -51,8 +51,8 @@ func TestStockCommands(t *testing.T) {
 		{"reserve near", "reserve apple=1 --near 30.26,-97.74,5000", 0, ", 1112 m away", ""},
 		{"reserve near what has none", "reserve plum=1 --near 30.26,-97.74,5000", 1, "", "none of the 1 nearest locations has all of it: plum: 1 asked for, 0 there"},
 		{"forget a place", "stock place shop-1 --forget", 0, "", ""},
-		{"forget it again", "stock place shop-1 --forget", 1, "", "dray: not found"},
-		{"no reservation", "commit default.NONE", 1, "", "dray: not found"},
+		{"forget it again", "stock place shop-1 --forget", 1, "", "dray: /v1/locations/shop-1: not found"},
+		{"no reservation", "commit default.NONE", 1, "", "dray: /v1/reservations/default.NONE/commit: not found"},
 	} {
 		args := strings.Fields(strings.ReplaceAll(test.args, "ID", id))
 		code, stdout, stderr := runDray(t, env, args...)
