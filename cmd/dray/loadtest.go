@@ -272,7 +272,10 @@ func (c *loadFlags) compareAll(a *app, name, settings string, s scenario) error 
 		}
 		result, err := run(a.ctx, t)
 		if err = errors.Join(err, stop()); err != nil {
-			return fmt.Errorf("%s: %w", t.Name, err)
+			if t.Name != "dray" { // which begins every error of this program
+				err = fmt.Errorf("%s: %w", t.Name, err)
+			}
+			return err
 		}
 		results = append(results, result)
 		return nil
