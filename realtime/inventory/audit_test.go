@@ -120,8 +120,8 @@ func TestLedgerIsCutToItsLength(t *testing.T) {
 	}
 	var cut *inventory.CutError
 	err := s.Follow(ctx, "shop", first.Version, func(dray.LedgerEntry) error { return nil })
-	if !errors.As(err, &cut) || cut.From != first.Version+1 || cut.To < first.Version+500 {
-		t.Fatalf("Follow() = %v, want a cut of at least 500 entries", err)
+	if !errors.As(err, &cut) || cut.From != first.Version+1 || cut.To < first.Version+250 {
+		t.Fatalf("Follow() = %v, want a cut of at least 250 entries", err)
 	}
 	if found, err := s.Audit(ctx, "shop", false); err != nil || len(found) > 0 {
 		t.Fatalf("Audit() of a ledger that was cut = %v, %v", found, err)
@@ -136,7 +136,8 @@ func TestLedgerIsCutToItsLength(t *testing.T) {
 			break
 		}
 	}
-	if n < 500 || n > 1000 {
+	// it is looked at every 512 entries, and whole nodes of the stream go
+	if n < 500 || n > 500+512+200 {
 		t.Fatalf("%d entries are kept, want 500 and a little", n)
 	}
 }
