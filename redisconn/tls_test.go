@@ -123,7 +123,7 @@ func TestOpenClusterWithTLS(t *testing.T) {
 	var nodes []*redis.Client
 	for range 2 {
 		s := redistest.StartTLS(t, "--tls-cert-file", cert, "--tls-key-file", key, "--tls-ca-cert-file", cert, "--tls-auth-clients", "no",
-			"--tls-cluster", "yes", "--cluster-enabled", "yes", "--cluster-node-timeout", "1000")
+			"--tls-cluster", "yes", "--cluster-enabled", "yes", "--cluster-port", redistest.FreePort, "--cluster-node-timeout", "1000")
 		config.ClusterNodes = append(config.ClusterNodes, s.Node())
 		rdb := redis.NewClient(&redis.Options{Addr: s.Addr(), TLSConfig: &tls.Config{RootCAs: trusted}})
 		defer rdb.Close()
@@ -139,7 +139,7 @@ func TestOpenClusterWithTLS(t *testing.T) {
 	do(nodes[0], "CLUSTER", "ADDSLOTSRANGE", 0, 8191)
 	do(nodes[1], "CLUSTER", "ADDSLOTSRANGE", 8192, 16383)
 	do(nodes[1], "CLUSTER", "SET-CONFIG-EPOCH", 2)
-	do(nodes[0], "CLUSTER", "MEET", "127.0.0.1", config.ClusterNodes[1].Port)
+	do(nodes[0], "CLUSTER", "MEET", "127.0.0.1", config.ClusterNodes[1].Port, nodes[1].ConfigGet(ctx, "cluster-port").Val()["cluster-port"])
 	for _, rdb := range nodes {
 		for !strings.Contains(rdb.ClusterInfo(ctx).Val(), "cluster_state:ok") {
 			if ctx.Err() != nil {

@@ -41,6 +41,9 @@ func Single(t testing.TB) *Server {
 	return &Server{shared.single.process, Prefix(t)}
 }
 
+// FreePort stands for a free port among the options of [Start].
+const FreePort = "{port}"
+
 // Start gives a server of its own to a test. options are added to the command line, as in
 // Start(t, "--maxmemory", "10mb").
 func Start(t testing.TB, options ...string) *Server {
@@ -54,8 +57,7 @@ func Start(t testing.TB, options ...string) *Server {
 // StartTLS is [Start] with a server that speaks TLS only; options give its certificate.
 func StartTLS(t testing.TB, options ...string) *Server {
 	t.Helper()
-	port := freePort()
-	return Start(t, append([]string{"--port", "0", "--tls-port", strconv.Itoa(port)}, options...)...)
+	return Start(t, append([]string{"--port", "0", "--tls-port", FreePort}, options...)...)
 }
 
 // Config opens the server, with a key prefix of the test's own.
@@ -85,7 +87,13 @@ func startServer(t testing.TB, options []string) *Server {
 			"--port", strconv.Itoa(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no",
 			"--repl-diskless-sync-delay", "0", "--repl-ping-replica-period", "1",
 		}
-		s, err := startProcess(path, port, nil, append(args, options...))
+		args = append(args, options...)
+		for i := range args {
+			if args[i] == FreePort {
+				args[i] = strconv.Itoa(freePort())
+			}
+		}
+		s, err := startProcess(path, port, nil, args)
 		if err == nil {
 			return s
 		}
