@@ -212,6 +212,19 @@ func TestOpenWithoutServerIsUnavailable(t *testing.T) {
 	}
 }
 
+// A name that moved to another partition would be lost where it is kept.
+func TestPartitionOfANameStays(t *testing.T) {
+	one, many := redistest.Open(t, redisconn.ForDevelopment()), redistest.Open(t, redistest.Cluster(t).Config())
+	for name, want := range map[string]int{"default": 14, "shop": 38, "van-7": 6, "d1": 17, "order-4711": 47} {
+		if got := many.Partition(name); got != want {
+			t.Errorf("Partition(%s) = %d, want %d of 64", name, got, want)
+		}
+		if got := one.Partition(name); got != 0 {
+			t.Errorf("Partition(%s) = %d, want 0 of 1", name, got)
+		}
+	}
+}
+
 func TestTagsAreSpreadEvenly(t *testing.T) {
 	c := redistest.Open(t, redistest.Cluster(t).Config())
 	for _, bounds := range [][]int{ // first slots as redis-cli --cluster create deals them

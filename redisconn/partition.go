@@ -23,6 +23,22 @@ func clusterTags() []string {
 	return tags
 }
 
+// Partition is the partition of a name, always the same: FNV-1a (Fowler, Noll, Vo) in 64 bits,
+// whose low bits know the low bits of the name alone, and so then the finalizer of SplitMix64
+// (Steele, Lea, Flood, OOPSLA 2014).
+func (c *Client) Partition(name string) int {
+	if len(c.tags) == 1 {
+		return 0
+	}
+	h := uint64(14695981039346656037)
+	for i := range len(name) {
+		h = (h ^ uint64(name[i])) * 1099511628211
+	}
+	h = (h ^ h>>30) * 0xbf58476d1ce4e5b9
+	h = (h ^ h>>27) * 0x94d049bb133111eb
+	return int((h ^ h>>31) % uint64(len(c.tags)))
+}
+
 // Slot is the Cluster slot, 0 to 16,383, of a hash tag (what stands between the braces of a key).
 func Slot(tag string) int { return int(crc16(tag) % 16384) }
 

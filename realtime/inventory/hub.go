@@ -136,7 +136,7 @@ type feed struct {
 
 // feedLocked opens the feed of a location's partition at its first use.
 func (h *Hub) feedLocked(location string) *feed {
-	partition := h.keys.partition(location)
+	partition := h.cfg.Redis.Partition(location)
 	f := h.feeds[partition]
 	if f == nil {
 		f = &feed{hub: h, base: h.keys.bases[partition]}

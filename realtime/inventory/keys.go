@@ -35,33 +35,20 @@ import (
 //
 // message is the one before with entries of the same reservation, 0 for none.
 type keys struct {
+	redis *redisconn.Client
 	bases []string // partition -> "<prefix>{<tag>}:inv:"
 }
 
 func newKeys(c *redisconn.Client) (k keys) {
+	k.redis = c
 	for i := range c.Partitions() {
 		k.bases = append(k.bases, c.Prefix()+"{"+c.Tag(i)+"}:inv:")
 	}
 	return k
 }
 
-// partition is that of a location: FNV-1a, then the finalizer of SplitMix64 (Steele, Lea,
-// Flood, OOPSLA 2014).
-func (k *keys) partition(location string) int {
-	if len(k.bases) == 1 {
-		return 0
-	}
-	h := uint64(14695981039346656037)
-	for i := range len(location) {
-		h = (h ^ uint64(location[i])) * 1099511628211
-	}
-	h = (h ^ h>>30) * 0xbf58476d1ce4e5b9
-	h = (h ^ h>>27) * 0x94d049bb133111eb
-	return int((h ^ h>>31) % uint64(len(k.bases)))
-}
-
 func (k *keys) base(location string) string {
-	return k.bases[k.partition(location)] + location + ":"
+	return k.bases[k.redis.Partition(location)] + location + ":"
 }
 
 func (k *keys) stock(location string) string  { return k.base(location) + "stock" }
@@ -76,7 +63,7 @@ func (k *keys) locations(part int) string     { return k.bases[part] + "location
 
 // ofApply are the KEYS of apply.lua.
 func (k *keys) ofApply(location string) []string {
-	base, p := k.base(location), k.partition(location)
+	base, p := k.base(location), k.redis.Partition(location)
 	return []string{base + "stock", base + "holds", base + "keys", base + "due", base + "ledger", base + "skus",
 		k.due(p), k.locations(p)}
 }

@@ -192,7 +192,7 @@ func (a *attempt) move(ctx context.Context, held, next pin) (pin, error) {
 	if held != (pin{}) {
 		expected = held.String()
 	}
-	key := s.keys.bases[s.keys.partition(a.ref.key)] + "near:" + a.ref.key
+	key := s.keys.bases[s.redis.Partition(a.ref.key)] + "near:" + a.ref.key
 	text, err := s.redis.Run(ctx, s.scripts.pin, []string{key}, expected, next.String(), s.cfg.Retention.Milliseconds()).Text()
 	if err != nil {
 		return pin{}, err

@@ -7,6 +7,7 @@ import (
 	"github.com/uber/h3-go/v4"
 
 	"dray"
+	"dray/redisconn"
 )
 
 // All keys of a partition share its hash tag, so that one script call serves many buckets:
@@ -21,6 +22,7 @@ import (
 //
 // A bucket's partition follows from its cell, a directory entry's and a trail's from the driver.
 type keys struct {
+	redis *redisconn.Client
 	bases []string // partition -> "<prefix>{<tag>}:"
 }
 
@@ -46,16 +48,7 @@ func (k *keys) ofBucket(b Bucket) int {
 	return int(mix(uint64(b)) % uint64(len(k.bases)))
 }
 
-func (k *keys) ofDriver(driver string) int {
-	if len(k.bases) == 1 {
-		return 0
-	}
-	h := uint64(14695981039346656037) // FNV-1a
-	for i := range len(driver) {
-		h = (h ^ uint64(driver[i])) * 1099511628211
-	}
-	return int(mix(h) % uint64(len(k.bases)))
-}
+func (k *keys) ofDriver(driver string) int { return k.redis.Partition(driver) }
 
 // mix is the finalizer of SplitMix64 (Steele, Lea, Flood, OOPSLA 2014).
 func mix(x uint64) uint64 {

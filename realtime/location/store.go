@@ -154,6 +154,7 @@ func New(cfg Config) *Store {
 	s.scripts.settle = redisconn.NewScript("settle.lua", settleLua)
 	s.scripts.forget = redisconn.NewScript("forget.lua", forgetLua)
 	s.scripts.trail = redisconn.NewScript("trail.lua", trailLua)
+	s.keys.redis = cfg.Redis
 	for i := range cfg.Redis.Partitions() {
 		s.keys.bases = append(s.keys.bases, cfg.Redis.Prefix()+"{"+cfg.Redis.Tag(i)+"}:")
 	}
