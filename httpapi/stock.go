@@ -47,38 +47,58 @@ func (s *Server) getStock(ctx context.Context, who Caller, in stockRequest) (out
 	return stockReply{&stock}, err
 }
 
+// A changeRequest is what every change of a SKU has.
+type changeRequest struct {
+	location, sku, reason string
+	options               inventory.Options
+}
+
+// A changeBody is its part of the body.
+type changeBody struct {
+	Reason   jsontext.Value `json:"reason"`
+	Replicas jsontext.Value `json:"replicas"`
+}
+
+// readChange reads the body into w, of which common is a part.
+func (in *changeRequest) readChange(q *request, w any, common *changeBody) (err error) {
+	if in.location, in.sku, err = q.stock(); err != nil {
+		return err
+	}
+	if err := q.body(w); err != nil {
+		return err
+	}
+	if v := common.Reason; !absent(v) && (v.Kind() != '"' || dray.Unmarshal(v, &in.reason) != nil) {
+		return dray.FieldError(dray.CodeBadRequest, "reason", "must be a string")
+	}
+	if in.options.Key, err = q.key(); err != nil {
+		return err
+	}
+	in.options.Replicas, err = readReplicas(common.Replicas)
+	return err
+}
+
 type setStockRequest struct {
-	location, sku string
-	set           inventory.Set
-	options       inventory.Options
+	changeRequest
+	set inventory.Set
 }
 
 func (in *setStockRequest) read(q *request) (err error) {
 	var w struct {
+		changeBody
 		Quantity jsontext.Value `json:"quantity"`
 		Force    jsontext.Value `json:"force"`
-		Reason   jsontext.Value `json:"reason"`
-		Replicas jsontext.Value `json:"replicas"`
 	}
-	if in.location, in.sku, err = q.stock(); err != nil {
+	if err := in.readChange(q, &w, &w.changeBody); err != nil {
 		return err
 	}
-	if err := q.body(&w); err != nil {
-		return err
-	}
+	in.set.Reason = in.reason
 	if in.set.Quantity, err = readUnits("quantity", w.Quantity, 0); err != nil {
 		return err
 	}
 	if in.set.Force = w.Force.Kind() == 't'; !absent(w.Force) && !in.set.Force && w.Force.Kind() != 'f' {
 		return dray.FieldError(dray.CodeBadRequest, "force", "must be true or false")
 	}
-	if in.set.Reason, err = readReason(w.Reason); err != nil {
-		return err
-	}
-	if in.set.Version, err = q.version(); err != nil {
-		return err
-	}
-	in.options, err = q.options(w.Replicas)
+	in.set.Version, err = q.version()
 	return err
 }
 
@@ -93,33 +113,23 @@ func (s *Server) setStock(ctx context.Context, who Caller, in setStockRequest) (
 }
 
 type adjustRequest struct {
-	location, sku string
-	delta         int64
-	reason        string
-	options       inventory.Options
+	changeRequest
+	delta int64
 }
 
-func (in *adjustRequest) read(q *request) (err error) {
+func (in *adjustRequest) read(q *request) error {
 	var w struct {
-		Delta    jsontext.Value `json:"delta"`
-		Reason   jsontext.Value `json:"reason"`
-		Replicas jsontext.Value `json:"replicas"`
+		changeBody
+		Delta jsontext.Value `json:"delta"`
 	}
-	if in.location, in.sku, err = q.stock(); err != nil {
-		return err
-	}
-	if err := q.body(&w); err != nil {
+	if err := in.readChange(q, &w, &w.changeBody); err != nil {
 		return err
 	}
 	var ok bool
 	if in.delta, ok = integer(w.Delta); !ok {
 		return dray.FieldError(dray.CodeBadRequest, "delta", "must be an integer within ±%d, and not 0", dray.MaxQuantity)
 	}
-	if in.reason, err = readReason(w.Reason); err != nil {
-		return err
-	}
-	in.options, err = q.options(w.Replicas)
-	return err
+	return nil
 }
 
 // adjustStock is POST /v1/stock/{location}/{sku}/adjust.
@@ -130,16 +140,6 @@ func (s *Server) adjustStock(ctx context.Context, who Caller, in adjustRequest) 
 	in.options.By = who.Name()
 	stock, err := s.stock.Adjust(ctx, in.location, in.sku, in.delta, in.reason, in.options)
 	return stockReply{&stock}, err
-}
-
-func readReason(v jsontext.Value) (reason string, err error) {
-	if absent(v) {
-		return "", nil
-	}
-	if v.Kind() != '"' || dray.Unmarshal(v, &reason) != nil {
-		return "", dray.FieldError(dray.CodeBadRequest, "reason", "must be a string")
-	}
-	return reason, nil
 }
 
 // version is what a change depends on: If-Match names a version, as an ETag told it, and
@@ -162,15 +162,6 @@ func (q *request) version() (*int64, error) {
 		return nil, dray.FieldError(dray.CodeBadRequest, "If-Match", "must be one version in quotes, as ETag tells it")
 	}
 	return &version, nil
-}
-
-// options are those of a request that changes something, but for who asks.
-func (q *request) options(replicas jsontext.Value) (o inventory.Options, err error) {
-	if o.Key, err = q.key(); err != nil {
-		return o, err
-	}
-	o.Replicas, err = readReplicas(replicas)
-	return o, err
 }
 
 const keyHeader = "Idempotency-Key"
