@@ -125,6 +125,11 @@ func (in *adjustRequest) read(q *request) error {
 	if err := in.readChange(q, &w, &w.changeBody); err != nil {
 		return err
 	}
+	for _, name := range [...]string{"If-Match", "If-None-Match"} {
+		if q.http.Header.Values(name) != nil { // passed over, it would be done all the same
+			return dray.FieldError(dray.CodeBadRequest, name, "is for PUT: an adjust takes no condition")
+		}
+	}
 	var ok bool
 	if in.delta, ok = integer(w.Delta); !ok {
 		return dray.FieldError(dray.CodeBadRequest, "delta", "must be an integer within ±%d, and not 0", dray.MaxQuantity)

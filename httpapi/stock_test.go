@@ -220,6 +220,8 @@ func TestStockOverREST(t *testing.T) {
 		{"delta fractional", "POST", apple + "/adjust", `{"delta":0.5}`, nil, dray.CodeBadRequest, "delta"},
 		{"delta over 1e9", "POST", apple + "/adjust", `{"delta":-1000000001}`, nil, dray.CodeBadRequest, "delta"},
 		{"delta to over 1e9", "POST", apple + "/adjust", `{"delta":1000000000}`, nil, dray.CodeBadRequest, "delta"},
+		{"adjust of a version", "POST", apple + "/adjust", `{"delta":1}`, []string{"If-Match", tag}, dray.CodeBadRequest, "If-Match"},
+		{"adjust of what does not exist", "POST", apple + "/adjust", `{"delta":1}`, []string{"If-None-Match", "*"}, dray.CodeBadRequest, "If-None-Match"},
 		{"delta below nothing", "POST", apple + "/adjust", `{"delta":-12}`, nil, dray.CodeInsufficientStock, ""},
 		{"adjust of a SKU that is not there", "POST", "/v1/stock/shop/plum/adjust", `{"delta":1}`, nil, dray.CodeNotFound, ""},
 		{"limit 0", "GET", "/v1/stock/shop?limit=0", "", nil, dray.CodeBadRequest, "limit"},
