@@ -36,8 +36,8 @@ func (c *claimCmd) Run(a *app) error {
 	if err != nil {
 		return err
 	}
-	if c.TTL%time.Second != 0 {
-		return usagef("--ttl is %v: it must be whole seconds", c.TTL)
+	if _, err := wholeSeconds(c.TTL); err != nil {
+		return err
 	}
 	if c.Count < 1 {
 		return usagef("--count is %d: it must be 1 to %d", c.Count, dray.MaxClaimed)

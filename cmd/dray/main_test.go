@@ -199,6 +199,7 @@ func TestCommandLine(t *testing.T) {
 		{"a cart of nothing", nil, []string{"reserve"}, 2, "", "<items>"},
 		{"a line that is none", nil, []string{"reserve", "apple"}, 2, "", `"apple" is no SKU=QUANTITY`},
 		{"a line of 0", nil, []string{"commit", "default.A", "apple=0"}, 2, "", `"apple=0" is no SKU=QUANTITY`},
+		{"an end that is not named", nil, []string{"extend", "default.A"}, 2, "", "--ttl"},
 		{"half a second", nil, []string{"extend", "default.A", "--ttl", "500ms"}, 2, "", "whole seconds"},
 		{"the ledger of nothing", nil, []string{"stock", "ledger"}, 2, "", "a SKU or --reservation is needed"},
 		{"a quantity that is none", nil, []string{"stock", "set", "apple", "many"}, 2, "", "many"},

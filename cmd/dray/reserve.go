@@ -45,7 +45,11 @@ Examples:
 
 // Run reserves a cart.
 func (c *reserveCmd) Run(a *app) error {
-	body := map[string]any{"items": c.Items, "replicas": c.Replicas}
+	ttl, err := wholeSeconds(c.TTL)
+	if err != nil {
+		return err
+	}
+	body := map[string]any{"items": c.Items, "ttlSeconds": ttl, "replicas": c.Replicas}
 	if c.Location != "" {
 		body["location"] = c.Location
 	}
@@ -56,17 +60,19 @@ func (c *reserveCmd) Run(a *app) error {
 		}
 		body["near"] = dray.Circle{Latitude: n[0], Longitude: n[1], Radius: n[2]}
 	}
-	return c.reservation(a, c.Key, []string{"v1", "reservations"}, body, c.TTL)
+	return c.reservation(a, c.Key, []string{"v1", "reservations"}, body)
 }
 
-// reservation posts a body, with a time where there is one, whose answer is a Reservation.
-func (c *placeFlags) reservation(a *app, key string, path []string, body map[string]any, ttl time.Duration) error {
-	if ttl != 0 {
-		if ttl%time.Second != 0 {
-			return usagef("--ttl is %v: it must be whole seconds", ttl)
-		}
-		body["ttlSeconds"] = int64(ttl / time.Second)
+// wholeSeconds is a --ttl for the wire.
+func wholeSeconds(ttl time.Duration) (int64, error) {
+	if ttl%time.Second != 0 {
+		return 0, usagef("--ttl is %v: it must be whole seconds", ttl)
 	}
+	return int64(ttl / time.Second), nil
+}
+
+// reservation posts a body whose answer is a Reservation.
+func (c *placeFlags) reservation(a *app, key string, path []string, body map[string]any) error {
 	var r dray.Reservation
 	if err := c.ask(a, restCall{"POST", path, nil, map[string]string{"Idempotency-Key": key}, body}, &r); err != nil {
 		return err
@@ -113,7 +119,7 @@ func (c *partCmd) post(a *app, do string) error {
 		body["items"] = c.Items
 	}
 	p := placeFlags{clientFlags: c.clientFlags, JSON: c.JSON}
-	return p.reservation(a, c.Key, []string{"v1", "reservations", c.Reservation, do}, body, 0)
+	return p.reservation(a, c.Key, []string{"v1", "reservations", c.Reservation, do}, body)
 }
 
 type commitCmd struct{ partCmd }
@@ -143,7 +149,7 @@ func (c *releaseCmd) Run(a *app) error { return c.post(a, "release") }
 type extendCmd struct {
 	clientFlags
 	changeFlags
-	TTL         time.Duration `name:"ttl" help:"How long to hold it from now on: seconds, or with a unit; to 24h after it was reserved." default:"10m"`
+	TTL         time.Duration `name:"ttl" help:"How long to hold it from now on: seconds, or with a unit; to 24h after it was reserved." required:""`
 	JSON        bool          `name:"json" help:"JSON as on the wire instead of a table."`
 	Reservation string        `arg:"" help:"Id of the reservation."`
 }
@@ -156,6 +162,10 @@ func (*extendCmd) Help() string {
 
 // Run extends.
 func (c *extendCmd) Run(a *app) error {
+	ttl, err := wholeSeconds(c.TTL)
+	if err != nil {
+		return err
+	}
 	p := placeFlags{clientFlags: c.clientFlags, JSON: c.JSON}
-	return p.reservation(a, c.Key, []string{"v1", "reservations", c.Reservation, "extend"}, map[string]any{"replicas": c.Replicas}, c.TTL)
+	return p.reservation(a, c.Key, []string{"v1", "reservations", c.Reservation, "extend"}, map[string]any{"ttlSeconds": ttl, "replicas": c.Replicas})
 }

@@ -38,6 +38,7 @@ func TestStockCommands(t *testing.T) {
 		{"below what is reserved", "stock set apple 1", 1, "", "dray: quantity is below the 3 units that are reserved"},
 		{"commit a part", "commit ID apple=1", 0, "is held until ", ""},
 		{"commit too much", "commit ID apple=3", 1, "", "dray: more than is held: apple: 3 asked for, 2 there"},
+		{"extend by nothing", "extend ID --ttl 0", 1, "", "ttlSeconds"},
 		{"extend", "extend ID --ttl 2h", 0, "is held until ", ""},
 		{"release the rest", "release ID --json", 0, `"status":"committed"`, ""},
 		{"release it again", "release ID", 1, "", "dray: already released"},
