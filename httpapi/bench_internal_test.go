@@ -112,6 +112,13 @@ func BenchmarkBatchAndOK(b *testing.B) {
 	}
 }
 
+// busy tells whether something is to be written.
+func (c *conn) busy() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.writer || c.pendingLocked()
+}
+
 // What an idle connection holds, in the heap and in stacks.
 func BenchmarkIdleConnection(b *testing.B) {
 	s, addr := benchServer(b)
@@ -125,7 +132,11 @@ func BenchmarkIdleConnection(b *testing.B) {
 		for range n {
 			all = append(all, rawClient(b, addr))
 		}
-		time.Sleep(50 * time.Millisecond)
+		for _, c := range s.all(nil) {
+			for c.busy() {
+				time.Sleep(time.Millisecond)
+			}
+		}
 		runtime.GC()
 		runtime.ReadMemStats(&after)
 		b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/n, "heap-B/conn")

@@ -4,11 +4,10 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
-	"net"
 	"runtime"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/coder/websocket"
@@ -68,7 +67,6 @@ func TestSlowReadersHoldNoCopies(t *testing.T) {
 		size    = 8 << 20
 		budget  = 512 << 10 // for each: a piece, the list of 8,192 fragments twice, its connection
 	)
-	s, url := serveWith(t, Config{}, new(heldStore), newBigHub(size>>10, 1<<10))
 	heap := func() int64 {
 		var m runtime.MemStats
 		for range 3 {
@@ -77,92 +75,70 @@ func TestSlowReadersHoldNoCopies(t *testing.T) {
 		runtime.ReadMemStats(&m)
 		return int64(m.HeapAlloc)
 	}
-	before := heap()
-	for range readers {
-		nc := rawClient(t, strings.TrimPrefix(url, "http://"))
-		defer nc.Close()
-		nc.(*net.TCPConn).SetReadBuffer(4 << 10)
-		nc.Write(masked(nil, `{"type":"subscribe","id":1,"drivers":["a"]}`))
-	}
-	wait(t, "all to be written to", func() bool {
-		n := 0
+	inBubble(t, Config{}, new(heldStore), newBigHub(size>>10, 1<<10), func(t *testing.T, s *Server, p pipes) {
+		before := heap()
+		for range readers {
+			nc, _ := p.raw(t)
+			nc.Write(masked(nil, `{"type":"subscribe","id":1,"drivers":["a"]}`))
+		}
+		synctest.Wait() // until all are written to
+		if each := (heap() - before) / readers; each > budget {
+			t.Errorf("a slow reader of %d bytes holds %d, want at most %d", size, each, budget)
+		}
 		for _, c := range s.all(nil) {
-			if since := c.writing.Load(); since != 0 && time.Since(time.Unix(0, since)) > 50*time.Millisecond {
-				n++
+			if c.writing.Load() == 0 {
+				t.Fatal("a reader is not written to")
 			}
 		}
-		return n == readers
 	})
-	if each := (heap() - before) / readers; each > budget {
-		t.Errorf("a slow reader of %d bytes holds %d, want at most %d", size, each, budget)
-	}
 }
 
 // A large snapshot is one message, though its frames are many, and answers and deltas
-// come after it.
+// come after it; pongs need not wait.
 func TestLargeSnapshotIsOneMessage(t *testing.T) {
 	h := newBigHub(20_000, 400)
-	_, url := serveWith(t, Config{Heartbeat: 10 * time.Millisecond}, new(heldStore), h)
-	ws := dial(t, url)
-	send(t, ws, `{"type":"subscribe","id":"a","drivers":["a"]}`)
-	time.Sleep(50 * time.Millisecond) // so that the writer stands in the middle of the message
-	send(t, ws, `{"type":"unsubscribe","id":"b"}`)
-	var kinds []string
-	for len(kinds) < 3 {
-		text := read(t, ws)
-		var m struct {
-			Type             string
-			Drivers, Entered []struct{ Driver string }
-		}
-		if err := json.Unmarshal([]byte(text), &m); err != nil {
-			t.Fatalf("%.80s…: %v", text, err)
-		}
-		kinds = append(kinds, m.Type)
-		if m.Type == "error" {
-			continue
-		}
-		list := m.Drivers
-		if m.Type == "delta" {
-			list = m.Entered
-		}
-		if len(list) != len(h.fragments) {
-			t.Fatalf("a %s of %d drivers, want %d", m.Type, len(list), len(h.fragments))
-		}
-		for i, d := range list {
-			if d.Driver != fmt.Sprintf("d%d", i) {
-				t.Fatalf("driver %d of the %s is %s", i, m.Type, d.Driver)
+	inBubble(t, Config{}, new(heldStore), h, func(t *testing.T, s *Server, p pipes) {
+		var kinds []string
+		pong := "none"
+		ws := p.dial(t, websocket.DialOptions{OnPongReceived: func(context.Context, []byte) { pong = fmt.Sprint("after ", kinds) }})
+		send(t, ws, `{"type":"subscribe","id":"a","drivers":["a"]}`)
+		synctest.Wait() // until the writer stands in the middle of the message
+		send(t, ws, `{"type":"unsubscribe","id":"b"}`)
+		go ws.Ping(t.Context())
+		synctest.Wait()
+		for len(kinds) < 3 {
+			text := read(t, ws)
+			var m struct {
+				Type             string
+				Drivers, Entered []struct{ Driver string }
+			}
+			if err := json.Unmarshal([]byte(text), &m); err != nil {
+				t.Fatalf("%.80s…: %v", text, err)
+			}
+			kinds = append(kinds, m.Type)
+			if m.Type == "error" {
+				continue
+			}
+			list := m.Drivers
+			if m.Type == "delta" {
+				list = m.Entered
+			}
+			if len(list) != len(h.fragments) {
+				t.Fatalf("a %s of %d drivers, want %d", m.Type, len(list), len(h.fragments))
+			}
+			for i, d := range list {
+				if d.Driver != fmt.Sprintf("d%d", i) {
+					t.Fatalf("driver %d of the %s is %s", i, m.Type, d.Driver)
+				}
 			}
 		}
-	}
-	if got := strings.Join(kinds, " "); got != "snapshot error delta" {
-		t.Errorf("got %s, want snapshot error delta", got)
-	}
-}
-
-// A client that takes a large message slowly but steadily is no silent one.
-func TestSlowButSteadyReaderStays(t *testing.T) {
-	_, url := serveWith(t, Config{Heartbeat: 50 * time.Millisecond, StallAfter: 300 * time.Millisecond}, new(heldStore), newBigHub(16<<10, 1<<10))
-	ws := dial(t, url)
-	send(t, ws, `{"type":"subscribe","id":1,"drivers":["a"]}`)
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
-	defer cancel()
-	typ, r, err := ws.Reader(ctx)
-	if err != nil || typ != websocket.MessageText {
-		t.Fatal(typ, err)
-	}
-	got, buf := 0, make([]byte, 64<<10)
-	for {
-		n, err := r.Read(buf)
-		if got += n; err == io.EOF && got > 15<<20 {
-			break
+		if pong != "after []" {
+			t.Errorf("pong: %s, want it between the frames of the snapshot", pong)
 		}
-		if err != nil {
-			t.Fatalf("after %d bytes: %v", got, err)
+		if got := strings.Join(kinds, " "); got != "snapshot error delta" {
+			t.Errorf("got %s, want snapshot error delta", got)
 		}
-		if n > 0 && got&(1<<18-1) < n {
-			time.Sleep(20 * time.Millisecond)
-		}
-	}
+	})
 }
 
 // The pieces of any change, put together, are the change.

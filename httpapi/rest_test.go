@@ -3,8 +3,6 @@ package httpapi_test
 import (
 	"encoding/json"
 	"fmt"
-	"io"
-	"net"
 	"strconv"
 	"strings"
 	"testing"
@@ -172,37 +170,6 @@ func TestContentType(t *testing.T) {
 	}
 	if res, _ := n.do("PUT", "/v1/drivers/kind/position", body, "Content-Encoding", "gzip"); res.StatusCode != 415 {
 		t.Errorf("Content-Encoding gzip = %d, want 415", res.StatusCode)
-	}
-}
-
-// A body that comes byte by byte is cut, not waited for.
-func TestTricklingBodyIsCut(t *testing.T) {
-	n := start(t, nil)
-	server := n.api.HTTPServer()
-	server.ReadTimeout = 300 * time.Millisecond
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	go server.Serve(listener)
-	defer server.Close()
-	nc, err := net.Dial("tcp", listener.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer nc.Close()
-	fmt.Fprintf(nc, "PUT /v1/drivers/slow/position HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n")
-	go func() {
-		for {
-			if _, err := nc.Write([]byte(" ")); err != nil {
-				return
-			}
-			time.Sleep(20 * time.Millisecond)
-		}
-	}()
-	nc.SetReadDeadline(time.Now().Add(patience))
-	if b, err := io.ReadAll(nc); err != nil && !strings.Contains(err.Error(), "reset") {
-		t.Errorf("got %q, %v, want the connection to be cut", b, err)
 	}
 }
 
