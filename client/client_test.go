@@ -474,25 +474,6 @@ func TestARefusedSubscriptionIsAnError(t *testing.T) {
 	}
 }
 
-func TestGoodbyeSaysWhenToComeBack(t *testing.T) {
-	f := newFake(t,
-		func(p *peer) {
-			p.say(`{"type":"goodbye","reason":"drain","retryAfterMs":60}`)
-			p.close(dray.CloseRestart, "drain")
-		},
-		(*peer).linger)
-	states := make(chan client.Status, 10)
-	dial(t, f, func(c *client.Config) { c.OnStatus = func(s client.Status) { states <- s } })
-	<-states // connected
-	s := <-states
-	if s.Connected || s.RetryIn < 60*time.Millisecond {
-		t.Errorf("status = %+v, want the next attempt in 60 ms or more", s)
-	}
-	if s = <-states; !s.Connected || s.Welcome.Limits.MaxRadius != 50_000 {
-		t.Errorf("status = %+v, want connected", s)
-	}
-}
-
 func TestCloseNumbersThatEndTheClient(t *testing.T) {
 	for number, want := range map[int]error{
 		dray.ClosePolicy:   dray.ErrForbidden,
@@ -538,26 +519,6 @@ func TestCloseNumbersThatAreComeBackFrom(t *testing.T) {
 	}
 	if tokens != len(numbers)+1 {
 		t.Errorf("%d tokens were asked for, want %d: one a connection", tokens, len(numbers)+1)
-	}
-}
-
-func TestASilentServerIsGivenUp(t *testing.T) {
-	ended := make(chan struct{})
-	f := newFake(t,
-		func(p *peer) { <-ended }, // reads nothing, so answers no ping
-		func(p *peer) {
-			m := p.hear("nearby")
-			p.say(`{"type":"result","id":%s,"drivers":[]}`, m.ID)
-			close(ended)
-			p.linger() // reads, so answers pings
-		})
-	f.welcome = strings.Replace(welcome, "15000", "20", 1)
-	c := dial(t, f)
-	if _, err := c.Nearby(testContext(t), dray.Circle{Radius: 1}, 0, nil); err != nil {
-		t.Errorf("Nearby() = %v, want an answer on the second connection", err)
-	}
-	if n := f.connections(); n != 2 {
-		t.Errorf("%d connections were made, want 2", n)
 	}
 }
 

@@ -25,13 +25,16 @@ func TestMain(m *testing.M) { redistest.Main(m) }
 const welcome = `{"type":"welcome","connection":"c1","serverTime":1700000000000,"heartbeatMs":15000,` +
 	`"limits":{"maxMessageBytes":262144,"maxPositions":1000,"maxSubscriptions":100,"maxRadius":50000,"messagesPerSecond":0}}`
 
-// fake is a server whose n-th connection plays the n-th script. Once the scripts are out,
-// the connection is refused with 404, so that a client that comes back too often shows.
+// fake is a server whose n-th connection plays the n-th script. Where that is nil, and once
+// the scripts are out, the connection is refused with 404, so that a client that comes back too
+// often shows.
 type fake struct {
-	t       *testing.T
-	url     string
-	scripts []func(*peer)
-	welcome string
+	t        *testing.T
+	url      string
+	client   *http.Client // nil for the usual one
+	scripts  []func(*peer)
+	welcome  string
+	patience time.Duration // with one connection
 
 	mu    sync.Mutex
 	conns int
@@ -39,14 +42,15 @@ type fake struct {
 
 // peer is one connection of a fake, seen from the server.
 type peer struct {
-	t   *testing.T
-	ctx context.Context
-	ws  *websocket.Conn
+	t    *testing.T
+	ctx  context.Context
+	ws   *websocket.Conn
+	mute bool // it answers no pings; the script's own
 }
 
 func newFake(t *testing.T, scripts ...func(*peer)) *fake {
 	t.Helper()
-	f := &fake{t: t, scripts: scripts, welcome: welcome}
+	f := &fake{t: t, scripts: scripts, welcome: welcome, patience: 20 * time.Second}
 	server := httptest.NewServer(f)
 	t.Cleanup(server.Close)
 	f.url = "ws" + strings.TrimPrefix(server.URL, "http") + "/v1/ws"
@@ -64,19 +68,23 @@ func (f *fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	n := f.conns
 	f.conns++
 	f.mu.Unlock()
-	if n >= len(f.scripts) {
+	if n >= len(f.scripts) || f.scripts[n] == nil {
 		http.NotFound(w, r)
 		return
 	}
-	ws, err := websocket.Accept(w, r, &websocket.AcceptOptions{Subprotocols: []string{client.Subprotocol}})
+	p := &peer{t: f.t}
+	ws, err := websocket.Accept(w, r, &websocket.AcceptOptions{
+		Subprotocols:   []string{client.Subprotocol},
+		OnPingReceived: func(context.Context, []byte) bool { return !p.mute },
+	})
 	if err != nil {
 		f.t.Errorf("accept: %v", err)
 		return
 	}
 	defer ws.CloseNow()
-	ctx, cancel := context.WithTimeout(r.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(r.Context(), f.patience)
 	defer cancel()
-	p := &peer{t: f.t, ctx: ctx, ws: ws}
+	p.ctx, p.ws = ctx, ws
 	p.say("%s", f.welcome)
 	f.scripts[n](p)
 }
@@ -149,7 +157,7 @@ func quiet() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)
 
 func dial(t *testing.T, f *fake, edit ...func(*client.Config)) *client.Client {
 	t.Helper()
-	config := client.Config{URL: f.url, Logger: quiet(), MinBackoff: time.Millisecond, MaxBackoff: 10 * time.Millisecond}
+	config := client.Config{URL: f.url, HTTPClient: f.client, Logger: quiet(), MinBackoff: time.Millisecond, MaxBackoff: 10 * time.Millisecond}
 	for _, e := range edit {
 		e(&config)
 	}
