@@ -8,14 +8,14 @@
 -- ARGV[7]  most due reservations to settle in this call
 -- ARGV[8]  1 when replicas are waited for: then a request that only repeats an answer writes it
 --          once more, for WAIT knows of this connection's writes only
+-- then the simple holds, of one line and without a key: the number of their groups, and for each
+-- group  ttl by quantity, what its holds have in common; the number of its runs; sku count of each run;
+-- then the new ids of all its holds
 -- then what the requests name, three lists, each led by its length: SKUs, fields of keys, ids of
 -- reservations; then the requests, each led by its letter (k: field of its key or "", f: fingerprint
 -- of the request, by: who asks):
---   t ttl                                     how long the holds that follow last
---   h id tail sku quantity entry              hold one line; tail and entry: the end of the record,
---                                             and the line of the ledger, ready made
---   m id tail (sku quantity entry)* ""        hold several
---   H k f final                               before an h or m: its key; final: a refusal is kept too
+--   h ttl k f final id tail (sku quantity entry)* ""  hold; final: a refusal is kept too; tail and entry:
+--                                             the end of the record and lines of the ledger, ready made
 --   c|r id k f by (sku quantity)* ""          commit or release; without lines all that is held
 --   e id k f ttl                              extend to now + ttl
 --   p id sku quantity by                      hold more in a reservation that does not expire
@@ -23,7 +23,9 @@
 --   a sku k f delta by why                    adjust
 --   f sku q r version q0 r0 by why            repair counters to q and r; the ledger knows of q0 and r0
 --   g sku   q id   w                          read stock, read a reservation, nothing
--- Returns  how many reservations expired in this call, as text; then one text for each request:
+-- Returns  how many reservations expired in this call, as text; then for each group of simple holds
+--   <expiresAt>, and a line for each run that is not held to its end: its number, how many of it are
+--   held, and of the rest A, U or S<available> as below; then one text for each request:
 --   k<answer>  done      =<answer>  done before, under this key
 --   A  ask again: what is due could not all be settled in this call, and it may matter; or the call
 --      has worked through as many lines as it may
@@ -34,137 +36,128 @@
 -- An answer is a row, a reservation's record, or expiresAt of a hold ("<id> <expiresAt>" under a key).
 -- Nothing is written before all requests are worked out. O(1) a line, O(log N) a reservation in
 -- those of the location. What a call that only holds does not need is not even made: a closure
--- or a table costs as much as ten steps, and a number made text, or text a number, likewise.
+-- or a table costs as much as ten steps, and a number made text, or text a number, likewise. So
+-- carts alike share one record's text, one line of the ledger, and a group one member of due.
 local stock, holds, keys, due, ledger, skus, registry, locations = unpack(KEYS)
-local argv, call, max = ARGV, redis.call, math.max
+local argv, call, max, min, floor = ARGV, redis.call, math.max, math.min, math.floor
 local match, gmatch, sub, concat, format = string.match, string.gmatch, string.sub, table.concat, string.format
-local function int(x) return format('%d', x) end
-local number = setmetatable({}, {__index = function(t, text)
-  local x = tonumber(text)
-  t[text] = x
-  return x
-end})
 local most = 2000 -- lines that a call works through: of holds, of what is due, of reservations looked at
 local time = call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local nowText = int(now)
+local now = time[1] * 1000 + floor(time[2] / 1000)
+local nowText = format('%d', now)
 
-local arg = 9
+-- the simple holds are passed over for now: only which SKUs they name must be known
+local arg, S, at = 10, {'#'}, {} -- S are names of fields of stock, at tells where a SKU stands there
+local function name(sku)
+  if not at[sku] then
+    S[#S + 1] = sku
+    at[sku] = #S
+  end
+end
+for _ = 1, argv[9] + 0 do
+  local from, holds = arg + 4, 0
+  arg = from + 2 * argv[arg + 3]
+  for i = from, arg - 1, 2 do
+    name(argv[i])
+    holds = holds + argv[i + 1]
+  end
+  arg = arg + holds
+end
 local function list()
-  local names, count = {}, tonumber(argv[arg])
+  local names, count = {}, argv[arg] + 0
   for i = 1, count do names[i] = argv[arg + i] end
   arg = arg + count + 1
   return names
 end
-local function fetch(key, names)
-  if #names == 0 then return names end
-  return call('HMGET', key, unpack(names))
-end
-local S, fields, ids = list(), list(), list()
+for _, sku in ipairs(list()) do name(sku) end
+local fields, ids = list(), list()
 
--- rows: sku -> quantity (false: none), reserved, version once it has changed, the text that was read
-local Q, R, V, was, unreadable = {}, {}, {}, {}, {}
-local function row(sku, text)
-  local q, r = match(text or '', '^(%d+) (%d+) %d+ %d+$')
+-- rows, in the order of S: quantity (false: none), reserved, version once it has changed, the text
+-- that was read
+local Q, R, V, unreadable = {false}, {0}, {false}, {}
+local was = call('HMGET', stock, unpack(S))
+local n = tonumber(was[1] or '') or floor((time[1] * 1000000 + time[2]) / 100)
+local function row(i)
+  local q, r = match(was[i] or '', '^(%d+) (%d+) %d+ %d+$')
   if q then
-    Q[sku], R[sku], was[sku] = number[q], number[r], text
+    Q[i], R[i], V[i] = q + 0, r + 0, false
   else
-    Q[sku], R[sku], was[sku] = false, 0, '0 0 0 0'
-    if text then unreadable[sku] = true end
+    unreadable[i] = was[i]
+    Q[i], R[i], V[i], was[i] = false, 0, false, '0 0 0 0'
   end
 end
-S[#S + 1] = '#'
-local rows = call('HMGET', stock, unpack(S))
-for i = 1, #S - 1 do row(S[i], rows[i]) end
-local n = tonumber(rows[#S] or '') or math.floor((time[1] * 1000000 + time[2]) / 100)
+for i = 2, #S do row(i) end
 
--- one entry of the ledger, and its effect
+-- a change of the counters of a row, which takes so many entries of the ledger: a line, for they
+-- are alike but for their reservations
 local first, entries, changed, before = n + 1, {}, {}, {}
-local firstText = int(first)
-local function change(sku, q, r, entry)
-  n = n + 1
-  entries[n - first + 1] = entry
-  if not V[sku] then
-    local m = #changed + 1
-    changed[m], before[m] = sku, sku .. ' ' .. was[sku]
+local firstText = format('%d', first)
+local function change(i, q, r, line, count)
+  n = n + (count or 1)
+  entries[#entries + 1] = line
+  if not V[i] then
+    local m = #changed
+    changed[m + 1], before[2 * m + 1], before[2 * m + 2] = i, S[i], was[i]
   end
-  Q[sku], R[sku], V[sku] = q, r, n
+  Q[i], R[i], V[i] = q, r, n
 end
-local function shown(sku) return format('%d %d %d %s', Q[sku], R[sku], V[sku], nowText) end
+local function shown(i) return format('%d %d %d %s', Q[i], R[i], V[i], nowText) end
 
 -- what is to be written: records, due times, and when the first of them is
 local H, D, soonest = {}, {}, math.huge
 local function schedule(at, member)
   if at < soonest then soonest = at end
   local m = #D
-  D[m + 1], D[m + 2] = int(at), member
-end
-
--- what was answered under a key; nil when nothing was
-local K, kept = {}, {}
-for i, answer in ipairs(fetch(keys, fields)) do K[fields[i]] = answer end
-local function replay(k, print)
-  if not K[k] then return nil end
-  local f, answer = match(K[k], '^(%S+) (.*)$')
-  if not f then return 'U' end
-  if f ~= print then return 'M' end
-  kept[k] = kept[k] or argv[8] == '1'
-  return sub(answer, 1, 2) == '- ' and answer or '=' .. answer -- what is done begins with a letter, digit or id
-end
-local function remember(k, print, answer)
-  if k ~= '' then
-    K[k], kept[k] = print .. ' ' .. answer, true
-    schedule(now + argv[6], '+' .. k)
-  end
-  return 'k' .. answer
+  D[m + 1], D[m + 2] = format('%d', at), member
 end
 
 local members = call('ZRANGEBYSCORE', due, '-inf', nowText, 'LIMIT', '0', argv[7])
 local behind = #members == tonumber(argv[7])
 
--- the holds: with the time that was told last
-local ends, begins, done
-local function hold(id, tail, from, to, k, print, final)
-  local answer = k and replay(k, print)
-  if answer then return answer end
-  local short, bad
-  for i = from, to, 3 do
-    local sku, want = argv[i], number[argv[i + 1]]
-    local q = Q[sku]
-    if not q or q - R[sku] < want then
-      bad = bad or unreadable[sku] and sku
-      short = (short or 'S') .. format('%s %d %d\n', sku, want, q and max(q - R[sku], 0) or 0)
-    end
-  end
-  if short then
-    if bad then return 'U' .. bad end
-    if behind then return 'A' end
-    if final == '1' then remember(k, print, '- ' .. sub(short, 2)) end
-    return short
-  end
-  if n - first > most then return 'A' end
-  for i = from, to, 3 do
-    local sku = argv[i]
-    change(sku, Q[sku], R[sku] + number[argv[i + 1]], argv[i + 2])
-  end
-  local d, h = #D, #H
-  D[d + 1], D[d + 2] = ends, id
-  H[h + 1], H[h + 2] = id, begins .. tail
-  if k then K[k], kept[k] = print .. ' ' .. id .. ' ' .. ends, true end -- forgotten with its reservation
-  return done
-end
-
--- all but holds, made when it is needed: reservations, id -> record (false: gone), and requests
+-- all but simple holds, made when it is needed: answers of keys, reservations, id -> record (false: gone),
+-- and requests
+local K, kept
 local records, dirty, gone, forgotten, Z, created, text
 local expired = 0
 local function others()
+  local function free(i) return Q[i] and max(Q[i] - R[i], 0) or 0 end
+  local function fetch(key, names)
+    if #names == 0 then return names end
+    return call('HMGET', key, unpack(names))
+  end
+
+  K, kept = {}, {}
+  for i, answer in ipairs(fetch(keys, fields)) do K[fields[i]] = answer end
+  local function replay(k, print)
+    if not K[k] then return nil end
+    local f, answer = match(K[k], '^(%S+) (.*)$')
+    if not f then return 'U' end
+    if f ~= print then return 'M' end
+    kept[k] = kept[k] or argv[8] == '1'
+    return sub(answer, 1, 2) == '- ' and answer or '=' .. answer -- what is done begins with a letter, digit or id
+  end
+  local function remember(k, print, answer)
+    if k ~= '' then
+      K[k], kept[k] = print .. ' ' .. answer, true
+      schedule(now + argv[6], '+' .. k)
+    end
+    return 'k' .. answer
+  end
+
   local broken, retention, touch = {}, tonumber(argv[6]), argv[8] == '1'
   records, dirty, gone, forgotten, Z, created = {}, {}, {}, {}, {}, {}
+  -- the row of a SKU that no request may have named, nil when there is none
   local function known(sku)
-    if Q[sku] == nil then row(sku, call('HGET', stock, sku)) end
-    return Q[sku]
+    local i = at[sku]
+    if not i then
+      name(sku)
+      i = #S
+      was[i] = call('HGET', stock, sku)
+      row(i)
+    end
+    return Q[i] and i
   end
-  local function version(sku) return V[sku] or tonumber(match(was[sku], '^%d+ %d+ (%d+)')) end
+  local function version(i) return V[i] or match(was[i], '^%d+ %d+ (%d+)') + 0 end
   local function parse(id, text)
     local status, at, expires, last, by, key, lines = match(text or '', '^(%a) (%d+) (%d+) (%d+) (%S+) (%S+)(.*)$')
     if not status then
@@ -191,49 +184,52 @@ local function others()
   end
   -- a change of a line of rec, by so many units on hand and reserved
   local function move(rec, kind, sku, q, r, by)
-    change(sku, Q[sku] + q, max(R[sku] + r, 0), format('%s %s %d %d %s %s %s ', kind, sku, q, r, rec.id, rec.last, by))
+    local i = known(sku)
+    if i then change(i, Q[i] + q, max(R[i] + r, 0), format('%s %s %d %d %s %s %s ', kind, sku, q, r, rec.id, rec.last, by)) end
   end
   local function expire(rec)
     expired = expired + 1
     for _, line in ipairs(rec) do
       local left = line.q - line.c - line.r
-      if left > 0 and known(line.sku) then move(rec, 'expire', line.sku, 0, -left, '*') end
+      if left > 0 then move(rec, 'expire', line.sku, 0, -left, '*') end
       line.r = line.r + left
     end
     rec.last = firstText
     finish(rec, 'x')
   end
 
-  -- settle what is due: holds end, ended ones and keys are forgotten
-  local whose, at = {}, 0
+  -- settle what is due, as much as one call may: holds end, ended ones and keys are forgotten
+  local whose, turn = {}, 0
   for _, member in ipairs(members) do
-    if sub(member, 1, 1) ~= '+' then whose[#whose + 1] = member end
+    if #whose > most / 2 then break end
+    turn = turn + 1
+    if sub(member, 1, 1) ~= '+' then
+      for id in gmatch(member, '[^,]+') do whose[#whose + 1] = id end
+    end
   end
-  local those = fetch(holds, whose)
-  for _, member in ipairs(members) do
+  local those, m = fetch(holds, whose), 0
+  for i = 1, turn do
+    local member = members[i]
     if n - first > most / 2 then -- reservations of many lines: the others have to wait
-      behind = true
+      turn = i - 1
       break
     end
-    local rec
-    if sub(member, 1, 1) ~= '+' then
-      at = at + 1
-      rec = parse(member, those[at])
-    end
-    if rec and rec.status == 'h' and rec.expires <= now then
-      expire(rec)
-    elseif rec and rec.status == 'h' then
-      schedule(rec.expires, member)
-    else
-      Z[#Z + 1] = member
-      if rec then
-        gone[#gone + 1], records[member] = member, false
+    local key, stays = sub(member, 1, 1) == '+', false
+    if key then forgotten[#forgotten + 1] = sub(member, 2) end
+    for id in gmatch(key and '' or member, '[^,]+') do
+      m = m + 1
+      local rec = parse(id, those[m])
+      if rec and rec.status == 'h' then
+        stays = id == member -- its time is another now
+        if rec.expires <= now then expire(rec) else schedule(rec.expires, id) end
+      elseif rec and id == member then
+        gone[#gone + 1], records[id] = id, false
         if rec.key ~= '-' then forgotten[#forgotten + 1] = rec.key end
-      elseif sub(member, 1, 1) == '+' then
-        forgotten[#forgotten + 1] = sub(member, 2)
-      end
+      end -- an ended one of a group has a member of its own
     end
+    if not stays then Z[#Z + 1] = member end
   end
+  behind = behind or turn < #members
   local texts = {} -- id -> record that was not looked at yet
   for i, text in ipairs(fetch(holds, ids)) do texts[ids[i]] = text end
   local function find(id)
@@ -258,6 +254,41 @@ local function others()
 
   local apply = {}
 
+  function apply.h()
+    local ttl, k, print, final, id, tail = unpack(argv, arg, arg + 5)
+    local from = arg + 6
+    local to = from
+    while argv[to] ~= '' do to = to + 3 end
+    arg, to = to + 1, to - 3
+    local answer = k ~= '' and replay(k, print)
+    if answer then return answer end
+    local short, bad
+    for a = from, to, 3 do
+      local sku, want = argv[a], argv[a + 1] + 0
+      local i = at[sku]
+      if not Q[i] or Q[i] - R[i] < want then
+        bad = bad or unreadable[i] and sku
+        short = (short or 'S') .. format('%s %d %d\n', sku, want, free(i))
+      end
+    end
+    if short then
+      if bad then return 'U' .. bad end
+      if behind then return 'A' end
+      if final == '1' then remember(k, print, '- ' .. sub(short, 2)) end
+      return short
+    end
+    if n - first > most then return 'A' end
+    for a = from, to, 3 do
+      local i = at[argv[a]]
+      change(i, Q[i], R[i] + argv[a + 1], argv[a + 2])
+    end
+    local h, ends = #H, format('%d', now + ttl)
+    schedule(now + ttl, id)
+    H[h + 1], H[h + 2] = id, concat({'h', nowText, ends, firstText, tail}, ' ')
+    if k ~= '' then K[k], kept[k] = print .. ' ' .. id .. ' ' .. ends, true end -- forgotten with its reservation
+    return 'k' .. ends
+  end
+
   -- the lines of rec that are asked for with how much, or the answer
   local function pick(rec, from, to)
     local picked = {}
@@ -270,7 +301,7 @@ local function others()
     end
     local over, only = '', nil
     for i = from, to - 1, 2 do
-      local sku, want, left, line = argv[i], number[argv[i + 1]], 0, nil
+      local sku, want, left, line = argv[i], argv[i + 1] + 0, 0, nil
       for _, l in ipairs(rec) do
         if l.sku == sku then line, left = l, l.q - l.c - l.r end
       end
@@ -301,14 +332,15 @@ local function others()
       if kind == 'commit' then
         local short = ''
         for _, p in ipairs(picked) do
-          local there = known(p[1].sku) or 0
+          local i = known(p[1].sku)
+          local there = i and Q[i] or 0
           if there < p[2] then short = short .. format('%s %d %d\n', p[1].sku, p[2], there) end
         end
         if short ~= '' then return 'S' .. short end
       end
       for _, p in ipairs(picked) do
         local line, count = p[1], p[2]
-        if known(line.sku) then move(rec, kind, line.sku, kind == 'commit' and -count or 0, -count, by) end
+        move(rec, kind, line.sku, kind == 'commit' and -count or 0, -count, by)
         line[status] = line[status] + count
       end
       rec.last, dirty[id] = firstText, true
@@ -330,7 +362,7 @@ local function others()
     if already then return already end
     if not rec then return answer end
     if rec.expires == 0 then return 'N' end
-    rec.expires = math.min(now + ttl, rec.at + 86400000)
+    rec.expires = min(now + ttl, rec.at + 86400000)
     dirty[id] = true
     schedule(rec.expires, id)
     return remember(k, print, text(rec))
@@ -338,10 +370,10 @@ local function others()
 
   function apply.p()
     local id, sku, count, by = unpack(argv, arg, arg + 3)
-    arg, count = arg + 4, number[count]
-    if unreadable[sku] then return 'U' end
-    local there = Q[sku] and max(Q[sku] - R[sku], 0) or 0
-    if count > there then return behind and 'A' or format('S%s %d %d\n', sku, count, there) end
+    arg, count = arg + 4, count + 0
+    local i = at[sku]
+    if unreadable[i] then return 'U' end
+    if count > free(i) then return behind and 'A' or format('S%s %d %d\n', sku, count, free(i)) end
     local rec = find(id)
     if broken[id] then return 'U' end
     if not rec then
@@ -355,49 +387,50 @@ local function others()
 
   function apply.s()
     local sku, k, print, q, force, asked, by, why = unpack(argv, arg, arg + 7)
-    arg, q = arg + 8, number[q]
-    local answer = replay(k, print)
+    arg, q = arg + 8, q + 0
+    local i, answer = at[sku], replay(k, print)
     if answer then return answer end
-    if unreadable[sku] then return 'U' end
-    if asked ~= '' and number[asked] ~= version(sku) then return behind and 'A' or 'V' .. int(version(sku)) end
-    if q < R[sku] and force ~= '1' then return behind and 'A' or 'B' .. int(R[sku]) end
-    if not Q[sku] then created[#created + 1] = sku end
-    change(sku, q, R[sku], format('set %s %d 0 * 0 %s %s', sku, q - (Q[sku] or 0), by, why))
-    return remember(k, print, shown(sku))
+    if unreadable[i] then return 'U' end
+    if asked ~= '' and asked + 0 ~= version(i) then return behind and 'A' or 'V' .. format('%d', version(i)) end
+    if q < R[i] and force ~= '1' then return behind and 'A' or 'B' .. format('%d', R[i]) end
+    if not Q[i] then created[#created + 1] = sku end
+    change(i, q, R[i], format('set %s %d 0 * 0 %s %s', sku, q - (Q[i] or 0), by, why))
+    return remember(k, print, shown(i))
   end
 
   function apply.a()
     local sku, k, print, delta, by, why = unpack(argv, arg, arg + 5)
-    arg, delta = arg + 6, number[delta]
-    local answer = replay(k, print)
+    arg, delta = arg + 6, delta + 0
+    local i, answer = at[sku], replay(k, print)
     if answer then return answer end
-    if unreadable[sku] then return 'U' end
-    if not Q[sku] then return 'N' end
-    local q = Q[sku] + delta
-    if q < 0 then return format('S%s %d %d\n', sku, -delta, Q[sku]) end
+    if unreadable[i] then return 'U' end
+    if not Q[i] then return 'N' end
+    local q = Q[i] + delta
+    if q < 0 then return format('S%s %d %d\n', sku, -delta, Q[i]) end
     if q > 1000000000 then return 'T' end
-    if delta < 0 and q < R[sku] then return behind and 'A' or 'B' .. int(R[sku]) end
-    change(sku, q, R[sku], format('adjust %s %d 0 * 0 %s %s', sku, delta, by, why))
-    return remember(k, print, shown(sku))
+    if delta < 0 and q < R[i] then return behind and 'A' or 'B' .. format('%d', R[i]) end
+    change(i, q, R[i], format('adjust %s %d 0 * 0 %s %s', sku, delta, by, why))
+    return remember(k, print, shown(i))
   end
 
   function apply.f()
     local sku, q, r, asked, q0, r0, by, why = unpack(argv, arg, arg + 7)
-    arg, q, r = arg + 8, number[q], number[r]
-    if not Q[sku] and not unreadable[sku] then return 'N' end
-    if number[asked] ~= version(sku) then return 'V' .. int(version(sku)) end
-    was[sku] = format('%s %s %d %s', q0, r0, version(sku), nowText)
-    change(sku, q, r, format('set %s %d %d * 0 %s %s', sku, q - q0, r - r0, by, why))
-    return 'k' .. shown(sku)
+    arg, q, r = arg + 8, q + 0, r + 0
+    local i = at[sku]
+    if not Q[i] and not unreadable[i] then return 'N' end
+    if asked + 0 ~= version(i) then return 'V' .. format('%d', version(i)) end
+    was[i] = format('%s %s %d %s', q0, r0, version(i), nowText)
+    change(i, q, r, format('set %s %d %d * 0 %s %s', sku, q - q0, r - r0, by, why))
+    return 'k' .. shown(i)
   end
 
   function apply.g()
-    local sku = argv[arg]
+    local i = at[argv[arg]]
     arg = arg + 1
     if behind then return 'A' end
-    if unreadable[sku] then return 'U' end
-    if not Q[sku] then return 'N' end
-    return 'k' .. (V[sku] and shown(sku) or was[sku])
+    if unreadable[i] then return 'U' end
+    if not Q[i] then return 'N' end
+    return 'k' .. (V[i] and shown(i) or was[i])
   end
 
   function apply.q()
@@ -416,38 +449,47 @@ end
 
 local apply = #members > 0 and others()
 local answers, count = {''}, 1
-local k, print, final
-while argv[arg] do
-  local kind, answer = argv[arg], nil
-  arg = arg + 1
-  if kind == 'h' then
-    answer = hold(argv[arg], argv[arg + 1], arg + 2, arg + 2, k, print, final)
-    arg, k = arg + 5, nil
-  elseif kind == 't' then
-    local at = now + argv[arg]
-    ends = int(at)
-    begins, done = concat({'h', nowText, ends, firstText, ''}, ' '), 'k' .. ends
-    if at < soonest then soonest = at end
-    arg = arg + 1
-  elseif kind == 'm' then
-    local from = arg + 2
-    local to = from
-    while argv[to] ~= '' do to = to + 3 end
-    answer = hold(argv[arg], argv[arg + 1], from, to - 3, k, print, final)
-    arg, k = to + 1, nil
-  elseif kind == 'H' then
-    k, print, final = argv[arg], argv[arg + 1], argv[arg + 2]
-    arg = arg + 3
-  else
-    apply = apply or others()
-    answer = apply[kind]()
+
+-- the simple holds
+local j = 10 -- first argument of a group
+for _ = 1, argv[9] + 0 do
+  local expires, by, quantity, runs = now + argv[j], argv[j + 1], argv[j + 2], argv[j + 3] + 0
+  local answer = format('%d', expires)
+  local begins = concat({'h ', nowText, ' ', answer, ' ', firstText, ' ', by, ' -\n'})
+  local lineEnd, entryMiddle, entryEnd = ' ' .. quantity .. ' 0 0', ' 0 ' .. quantity .. ' ', ' 0 ' .. by .. ' '
+  local want, held, from = quantity + 0, {}, j + 4 + 2 * runs
+  for run = j + 4, from - 1, 2 do
+    local sku, asked = argv[run], argv[run + 1] + 0
+    local i, can = at[sku], 0
+    local there, full = Q[i] and Q[i] - R[i] or 0, n - first > most
+    if there >= want and not full then
+      can = asked == 1 and 1 or min(floor(there / want), asked)
+      local record, h = begins .. sku .. lineEnd, #H
+      for k = from, from + can - 1 do
+        H[h + 1], H[h + 2], h = argv[k], record, h + 2
+      end
+      local names = can == 1 and argv[from] or concat(argv, ',', from, from + can - 1)
+      held[#held + 1] = names
+      change(i, Q[i], R[i] + can * want, 'hold ' .. sku .. entryMiddle .. names .. entryEnd, can)
+    end
+    if can < asked then
+      local why = full and 'A' or unreadable[i] and 'U' or behind and 'A' or format('S%d', max(there - can * want, 0))
+      answer = format('%s\n%d %d %s', answer, (run - j - 2) / 2, can, why)
+    end
+    from = from + asked
   end
-  if answer then
-    count = count + 1
-    answers[count] = answer
-  end
+  if held[1] then schedule(expires, concat(held, ',')) end
+  count = count + 1
+  answers[count], j = answer, from
 end
-answers[1] = int(expired)
+
+while argv[arg] do
+  local kind = argv[arg]
+  arg, count = arg + 1, count + 1
+  apply = apply or others()
+  answers[count] = apply[kind]()
+end
+answers[1] = format('%d', expired)
 
 -- many is a command with more arguments than unpack bears
 local function many(command, key, list)
@@ -477,22 +519,21 @@ if records then
 end
 if n >= first then
   call('XADD', ledger, firstText .. '-0', 't', nowText, 's', concat(before, '\n'), 'e', concat(entries, '\n'))
-  local set, message = {}, {firstText .. ' ' .. int(n)}
-  for i, sku in ipairs(changed) do
-    local t = shown(sku)
-    set[2 * i - 1], set[2 * i] = sku, t
-    message[i + 1] = sku .. ' ' .. t
+  local set = {}
+  for m, i in ipairs(changed) do
+    set[2 * m - 1], set[2 * m] = S[i], shown(i)
   end
+  local message = concat({firstText, ' ', format('%d', n), '\n', concat(set, '\n')})
   set[#set + 1] = '#'
-  set[#set + 1] = int(n)
+  set[#set + 1] = format('%d', n)
   many('HSET', stock, set)
-  call(argv[1], argv[2], concat(message, '\n'))
+  call(argv[1], argv[2], message)
 end
 if records then
   many('HDEL', holds, gone) -- first: a reservation of Products may end and begin again in one call
 end
 many('HSET', holds, H)
-if next(kept) then
+if kept and next(kept) then
   local answered = {}
   for k, yes in pairs(kept) do
     if yes then
@@ -515,12 +556,12 @@ if #members > 0 or #D == 0 then
     call('ZREM', registry, argv[3])
   end
 else -- the first one due is this one or was known before
-  call('ZADD', registry, 'LT', int(soonest), argv[3])
+  call('ZADD', registry, 'LT', format('%d', soonest), argv[3])
 end
 -- the ledger is cut now and then: a little at a time
 local keep, age = tonumber(argv[4]), tonumber(argv[5])
-if n >= first and math.floor(n / 512) > math.floor((first - 1) / 512) then
-  if keep > 0 then call('XTRIM', ledger, 'MINID', '~', int(n - keep)) end
+if n >= first and floor(n / 512) > floor((first - 1) / 512) then
+  if keep > 0 then call('XTRIM', ledger, 'MINID', '~', format('%d', n - keep)) end
   if age > 0 then
     for _ = 1, 1000 do
       local m = call('XRANGE', ledger, '-', '+', 'COUNT', '1')[1]

@@ -9,6 +9,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/redis/go-redis/v9"
+
 	"dray"
 )
 
@@ -104,15 +106,21 @@ func (q *queue) take(o *op) bool {
 
 // sendLocked begins calls for what waits.
 func (q *queue) sendLocked() {
-	for len(q.waiting) > 0 && q.calls < inFlight && (q.calls == 0 || len(q.waiting) >= fullBatch) {
-		batch := q.takeLocked()
-		if len(batch) == 0 {
-			continue
-		}
-		q.calls++
+	for batch := q.nextLocked(); len(batch) > 0; batch = q.nextLocked() {
 		q.store.running.Add(1)
 		go q.send(batch)
 	}
+}
+
+// nextLocked is what the next call takes, nothing when there is none to make now.
+func (q *queue) nextLocked() (batch []*op) {
+	for len(batch) == 0 && len(q.waiting) > 0 && q.calls < inFlight && (q.calls == 0 || len(q.waiting) >= fullBatch) {
+		batch = q.takeLocked()
+	}
+	if len(batch) > 0 {
+		q.calls++
+	}
+	return batch
 }
 
 // takeLocked takes the next call's requests.
@@ -137,24 +145,24 @@ func (q *queue) takeLocked() (batch []*op) {
 func (q *queue) send(batch []*op) {
 	s := q.store
 	defer s.running.Done()
-	back := q.call(batch)
-	if len(batch) > 1 {
-		runtime.Gosched() // those who were answered may have more to ask: one call for all of them
+	for len(batch) > 0 {
+		back := q.call(batch)
+		if len(batch) > 1 {
+			runtime.Gosched() // those who were answered may have more to ask: one call for all of them
+		}
+		q.mu.Lock()
+		q.calls--
+		if len(back) > 0 { // what is due was too much for one call: there is room for more now
+			q.waiting = append(back, q.waiting...)
+		}
+		batch = q.nextLocked()
+		q.sendLocked()
+		q.mu.Unlock()
 	}
-	q.mu.Lock()
-	q.calls--
-	if len(back) > 0 { // what is due was too much for one call: there is room for more now
-		q.waiting = append(back, q.waiting...)
-	}
-	q.sendLocked()
-	idle := q.calls == 0 && len(q.waiting) == 0
-	q.mu.Unlock()
-	if idle {
-		s.forget(q)
-	}
+	s.forget(q)
 }
 
-// forget takes an idle queue out of the Store.
+// forget takes a queue out of the Store if it is idle.
 func (s *Store) forget(q *queue) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -172,18 +180,18 @@ func (q *queue) call(batch []*op) (back []*op) {
 	began := time.Now()
 	ctx, cancel := context.WithTimeout(s.ctx, callTimeout)
 	defer cancel()
-	answers, acked, err := q.run(ctx, batch)
+	acked, err := q.run(ctx, batch)
 	s.metrics.call(len(batch), time.Since(began))
-	for i, o := range batch {
+	for _, o := range batch {
 		switch {
 		case err != nil:
 			o.err = fmt.Errorf("stock of %s: %w", q.location, err)
-		case answers[i] == again:
+		case o.answer == again:
 			o.state.Store(opWaiting)
 			back = append(back, o)
 			continue
 		default:
-			o.answer, o.acked = answers[i], acked
+			o.acked = acked
 			if o.err = failure(o.answer); o.answer[0] == 'U' {
 				s.unreadable(q.location, cmp.Or(o.answer[1:], o.sku, o.id))
 			}
@@ -194,15 +202,17 @@ func (q *queue) call(batch []*op) (back []*op) {
 	return back
 }
 
-// run is the round trip, with a WAIT behind it where replicas are asked for.
-func (q *queue) run(ctx context.Context, batch []*op) (answers []string, acked int, err error) {
+// run is the round trip, with a WAIT behind it where replicas are asked for. It sets the answers
+// of batch and returns how many replicas have it.
+func (q *queue) run(ctx context.Context, batch []*op) (acked int, err error) {
 	s, replicas := q.store, q.replicas
 	var e encoder
 	for _, o := range batch {
 		e.add(o)
 	}
-	head := append(slices.Grow([]string{s.redis.PublishCommand(), s.keys.feed(q.location), q.location}, 8+len(e.ops)), s.head...)
+	head := append(slices.Grow([]string{s.redis.PublishCommand(), s.keys.feed(q.location), q.location}, 16+4*len(batch)+len(e.ops)), s.head...)
 	args, keys := e.args(append(head, flag(replicas > 0))...), s.keys.ofApply(q.location)
+	var answers []string
 	if replicas == 0 {
 		answers, err = s.redis.Run(ctx, s.scripts.apply, keys, args...).StringSlice()
 	} else {
@@ -211,19 +221,19 @@ func (q *queue) run(ctx context.Context, batch []*op) (answers []string, acked i
 			waits = s.longer
 		}
 		if err := waits.Acquire(ctx, 1); err != nil {
-			return nil, 0, fmt.Errorf("%w, nothing was sent: %w", dray.ErrUnavailable, err)
+			return 0, fmt.Errorf("%w, nothing was sent: %w", dray.ErrUnavailable, err)
 		}
 		defer waits.Release(1)
-		cmd, n := s.redis.RunWait(ctx, s.scripts.apply, replicas, s.cfg.WaitTimeout, keys, args...)
-		acked = n
+		var cmd *redis.Cmd
+		cmd, acked = s.redis.RunWait(ctx, s.scripts.apply, replicas, s.cfg.WaitTimeout, keys, args...)
 		answers, err = cmd.StringSlice()
 	}
 	if err != nil {
-		return nil, 0, err
+		return 0, err
 	}
-	if len(answers) != 1+len(batch) {
-		return nil, 0, dray.Errorf(dray.CodeInternal, "apply.lua answered %d of %d requests", len(answers)-1, len(batch))
+	if len(answers) == 0 || !e.answers(answers[1:]) {
+		return 0, dray.Errorf(dray.CodeInternal, "apply.lua answered a batch of %d by %d texts", len(batch), len(answers))
 	}
 	s.metrics.expire(answers[0])
-	return answers[1:], acked, nil
+	return acked, nil
 }

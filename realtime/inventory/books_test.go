@@ -65,8 +65,8 @@ func audit(t failer, s *inventory.Store, location string) books {
 			}
 			reserved[sku] += l[0] - l[1] - l[2]
 		}
-		if r.status == "h" && r.expires > 0 && due[id] != r.expires {
-			t.Fatalf("%s: %s expires at %d, but is due at %d", location, id, r.expires, due[id])
+		if r.status == "h" && r.expires > 0 && !slices.Contains(due[id], r.expires) {
+			t.Fatalf("%s: %s expires at %d, but is due at %v", location, id, r.expires, due[id])
 		}
 		if other := ofKey[r.key]; other != "" && r.key != "-" {
 			t.Fatalf("%s: one key made %s and %s", location, id, other)
@@ -123,7 +123,7 @@ func audit(t failer, s *inventory.Store, location string) books {
 
 func mapsEqual(a, b map[string][3]int64) bool { return fmt.Sprint(a) == fmt.Sprint(b) }
 
-func readBooks(t failer, s *inventory.Store, location string) (b books, last int64, due map[string]int64) {
+func readBooks(t failer, s *inventory.Store, location string) (b books, last int64, due map[string][]int64) {
 	t.Helper()
 	k := s.KeysOf(location)
 	var stock, holds, keys *redis.MapStringStringCmd
@@ -149,9 +149,11 @@ func readBooks(t failer, s *inventory.Store, location string) (b books, last int
 	for id, text := range holds.Val() {
 		b.records[id] = readRecord(text)
 	}
-	due = map[string]int64{}
+	due = map[string][]int64{}
 	for _, z := range dues.Val() {
-		due[z.Member.(string)] = int64(z.Score)
+		for id := range strings.SplitSeq(z.Member.(string), ",") {
+			due[id] = append(due[id], int64(z.Score))
+		}
 	}
 	for _, m := range ledger.Val() {
 		b.entries = append(b.entries, readMessage(t, m)...)
@@ -175,23 +177,25 @@ func readMessage(t failer, m redis.XMessage) (entries []entry) {
 	id, _, _ := strings.Cut(m.ID, "-")
 	number, at := ints(id)[0], ints(m.Values["t"].(string))[0]
 	rows := map[string]row{}
-	for line := range strings.Lines(m.Values["s"].(string)) {
-		sku, text, _ := strings.Cut(line, " ")
-		n := ints(text)
-		rows[sku] = row{n[0], n[1], n[2]}
+	for pair := range slices.Chunk(strings.Split(m.Values["s"].(string), "\n"), 2) {
+		n := ints(pair[1])
+		rows[pair[0]] = row{n[0], n[1], n[2]}
 	}
 	for line := range strings.Lines(m.Values["e"].(string)) {
 		w := strings.SplitN(strings.TrimSuffix(line, "\n"), " ", 8)
 		if len(w) != 8 {
 			t.Fatalf("entry %q of message %s", line, m.ID)
 		}
-		n, was := ints(w[2]+" "+w[3]), rows[w[1]]
-		e := entry{number: number, at: at, kind: w[0], sku: w[1], by: strings.Trim(w[6], "*"), reason: w[7],
-			quantity: dray.Step{Before: was.quantity, After: was.quantity + n[0]},
-			reserve:  dray.Step{Before: was.reserved, After: was.reserved + n[1]}, reservation: strings.Trim(w[4], "*")}
-		rows[w[1]] = row{e.quantity.After, e.reserve.After, number}
-		entries = append(entries, e)
-		number++
+		n := ints(w[2] + " " + w[3])
+		for reservation := range strings.SplitSeq(w[4], ",") {
+			was := rows[w[1]]
+			e := entry{number: number, at: at, kind: w[0], sku: w[1], by: strings.Trim(w[6], "*"), reason: w[7],
+				quantity: dray.Step{Before: was.quantity, After: was.quantity + n[0]},
+				reserve:  dray.Step{Before: was.reserved, After: was.reserved + n[1]}, reservation: strings.Trim(reservation, "*")}
+			rows[w[1]] = row{e.quantity.After, e.reserve.After, number}
+			entries = append(entries, e)
+			number++
+		}
 	}
 	return entries
 }

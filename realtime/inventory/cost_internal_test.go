@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"regexp"
+	"slices"
 	"strconv"
 	"testing"
 	"time"
@@ -27,33 +28,39 @@ func redisCPU(b *testing.B, c *redisconn.Client) (sum float64) {
 	return sum
 }
 
-// BenchmarkCall is what a call of apply.lua costs Redis by the number of its holds.
+// BenchmarkCall is what a call of apply.lua costs Redis by the number of its holds, all of one
+// SKU or each of another.
 func BenchmarkCall(b *testing.B) {
-	server := redistest.Start(b)
+	server := redistest.Start(b, "--save", "", "--appendonly", "no")
 	client := redistest.Open(b, server.Config())
 	s, err := New(b.Context(), Config{Redis: client})
 	if err != nil {
 		b.Fatal(err)
 	}
 	defer s.Close(context.Background())
-	if _, err := s.Set(b.Context(), "shop", "a", Set{Quantity: 1e9}, Options{}); err != nil {
-		b.Fatal(err)
+	for i := range 256 {
+		if _, err := s.Set(b.Context(), "shop", fmt.Sprint("sku-", i), Set{Quantity: 1e9}, Options{}); err != nil {
+			b.Fatal(err)
+		}
 	}
 	q := &queue{store: s, lane: lane{location: "shop"}}
-	for _, n := range []int{1, 8, 64, 256} {
-		b.Run(fmt.Sprint(n), func(b *testing.B) {
-			before := redisCPU(b, client)
-			for b.Loop() {
-				batch := make([]*op, n)
-				for i := range batch {
-					batch[i] = &op{kind: 'h', id: newReservation("shop"), ttl: time.Hour, items: []dray.Item{{SKU: "a", Quantity: 1}}, ref: ref{by: "*"}}
+	for _, n := range []int{1, 32, 256} {
+		for _, skus := range slices.Compact([]int{1, n}) {
+			b.Run(fmt.Sprintf("holds=%d/skus=%d", n, skus), func(b *testing.B) {
+				before := redisCPU(b, client)
+				for b.Loop() {
+					batch := make([]*op, n)
+					for i := range batch {
+						batch[i] = &op{kind: 'h', id: newReservation("shop"), ttl: time.Hour, items: []dray.Item{{SKU: fmt.Sprint("sku-", i%skus), Quantity: 1}}, ref: ref{by: "*"}}
+					}
+					if _, err := q.run(b.Context(), batch); err != nil {
+						b.Fatal(err)
+					}
 				}
-				if _, _, err := q.run(b.Context(), batch); err != nil {
-					b.Fatal(err)
-				}
-			}
-			b.ReportMetric((redisCPU(b, client)-before)*1e6/float64(b.N), "us-redis/call")
-			b.ReportMetric((redisCPU(b, client)-before)*1e6/float64(b.N*n), "us-redis/hold")
-		})
+				b.ReportMetric((redisCPU(b, client)-before)*1e6/float64(b.N), "us-redis/call")
+				b.ReportMetric((redisCPU(b, client)-before)*1e6/float64(b.N*n), "us-redis/hold")
+				client.Redis().Del(b.Context(), s.keys.holds("shop"))
+			})
+		}
 	}
 }

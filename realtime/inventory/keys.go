@@ -13,10 +13,10 @@ import (
 //	<prefix>{<tag>}:inv:<location>:stock   hash  SKU -> row "<quantity> <reserved> <version> <updated ms>"; "#" -> number of the last entry
 //	<prefix>{<tag>}:inv:<location>:holds   hash  reservation -> record, below
 //	<prefix>{<tag>}:inv:<location>:keys    hash  hash of caller and key -> "<fingerprint> <answer>"
-//	<prefix>{<tag>}:inv:<location>:due     zset  reservation, or "+<field of keys>" -> ms when it expires, or is forgotten
+//	<prefix>{<tag>}:inv:<location>:due     zset  reservation, or several with commas that were made at once, or "+<field of keys>" -> ms when it expires, or is forgotten
 //	<prefix>{<tag>}:inv:<location>:ledger  stream, below
 //	<prefix>{<tag>}:inv:<location>:skus    zset  SKU -> 0, for pages in order
-//	<prefix>{<tag>}:inv:<location>:feed    channel: "<first> <last>" entry of a change, then a line "<SKU> <row>" for each SKU
+//	<prefix>{<tag>}:inv:<location>:feed    channel: "<first> <last>" entry of a change, then two lines for each SKU: its name, its row
 //	<prefix>{<tag>}:inv:due                zset  location -> ms when something in it is due
 //	<prefix>{<tag>}:inv:locations          set   of locations that have stock
 //	<prefix>{<tag>}:inv:near:<key>         string, a pin (near.go)
@@ -28,8 +28,9 @@ import (
 // units ended; message is that of the ledger with its last entries. "*" stands for nobody, "-" for no key.
 //
 // A message of the ledger's stream holds the entries of one call, numbered from its id "<first>-0" on
-// without gaps. Its fields are t, ms; s, a line "<SKU> <row>" for each SKU that it changes, as it was before
-// (so the version there is the SKU's entry before); and e, a line for each entry:
+// without gaps. Its fields are t, ms; s, two lines for each SKU that it changes, its name and its row as it was before
+// (so the version there is the SKU's entry before); and e, a line for each entry, or for several
+// one after the other that differ in the reservation only: then these stand there with commas.
 //
 //	<kind> <SKU> <change of quantity> <change of reserved> <reservation> <message> <by> <reason>
 //

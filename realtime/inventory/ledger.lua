@@ -15,7 +15,7 @@ while n > 0 and limit > 0 and budget > 0 do
   if found then
     at, before, lines, first = found[2][2], '\n' .. found[2][4], found[2][6], tonumber(match(found[1], '^%d+'))
   end
-  local _, last = find(before or '', '\n' .. sku .. ' ', 1, true)
+  local _, last = find(before or '', '\n' .. sku .. '\n', 1, true)
   if not last then
     n = 0
     break
@@ -23,13 +23,16 @@ while n > 0 and limit > 0 and budget > 0 do
   local q, r, version = match(before, '^(%d+) (%d+) (%d+)', last + 1)
   local mine, number = {}, first - 1
   for line in string.gmatch(lines, '[^\n]+') do
-    number, budget = number + 1, budget - 1
-    if number > n then break end
+    if number >= n then break end
     local kind = match(line, '^%a+')
-    if sub(line, #kind + 2, #kind + #sku + 2) == sku .. ' ' then
-      local dq, dr, rest = match(line, '^(%-?%d+) (%-?%d+) (.*)$', #kind + #sku + 3)
-      mine[#mine + 1] = {number, format('%s %d %d %d %d %s', kind, q, q + dq, r, r + dr, rest)}
-      q, r = q + dq, r + dr
+    local dq, dr, whose, rest = match(line, '^(%-?%d+) (%-?%d+) (%S+) (.*)$', find(line, ' ', #kind + 2, true) + 1)
+    for reservation in string.gmatch(whose, '[^,]+') do
+      number, budget = number + 1, budget - 1
+      if number > n then break end
+      if sub(line, #kind + 2, #kind + #sku + 2) == sku .. ' ' then
+        mine[#mine + 1] = {number, format('%s %d %d %d %d %s %s', kind, q, q + dq, r, r + dr, reservation, rest)}
+        q, r = q + dq, r + dr
+      end
     end
   end
   n = tonumber(version)

@@ -12,7 +12,8 @@ import (
 
 // metrics is the one list of what this package counts.
 type metrics struct {
-	done, refused                 *prometheus.CounterVec
+	done                          map[byte]prometheus.Counter // by kind of op
+	refused                       *prometheus.CounterVec
 	expired, repeated, unreadable prometheus.Counter
 	shortLines                    prometheus.Counter
 	notReplicated                 prometheus.Counter
@@ -31,7 +32,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "dray", Subsystem: "inventory", Name: name, Help: help}, label)
 	}
 	m := &metrics{
-		done:          vec("done_total", "Requests done, by kind.", "kind"),
+		done:          map[byte]prometheus.Counter{},
 		refused:       vec("refused_total", "Requests refused, by kind and code.", "kind", "code"),
 		expired:       counter("expired_total", "Reservations that expired and gave units back."),
 		repeated:      counter("repeated_total", "Requests answered from their idempotency key."),
@@ -51,8 +52,12 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Help: "Differences between counters, reservations and ledger that the last audit found.",
 		}),
 	}
+	done := vec("done_total", "Requests done, by kind.", "kind")
+	for op, kind := range kinds {
+		m.done[op] = done.WithLabelValues(kind)
+	}
 	if reg != nil {
-		reg.MustRegister(m.done, m.refused, m.expired, m.repeated, m.unreadable, m.shortLines, m.notReplicated, m.batch, m.seconds, m.differences)
+		reg.MustRegister(done, m.refused, m.expired, m.repeated, m.unreadable, m.shortLines, m.notReplicated, m.batch, m.seconds, m.differences)
 	}
 	return m
 }
@@ -84,7 +89,7 @@ func (m *metrics) settled(o *op) {
 	if o.answer[0] == '=' {
 		m.repeated.Inc()
 	}
-	m.done.WithLabelValues(kind).Inc()
+	m.done[o.kind].Inc()
 	if o.acked < o.ref.replicas {
 		m.notReplicated.Inc()
 	}

@@ -1,11 +1,18 @@
 package inventory
 
 import (
+	"bufio"
+	"cmp"
 	"crypto/rand"
 	"crypto/sha256"
+	"encoding/base32"
 	"encoding/base64"
+	"fmt"
+	"iter"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -22,7 +29,7 @@ type op struct {
 	ttl      time.Duration
 	quantity int64
 	reserved int64
-	told     dray.Stock // what the ledger knows, for f
+	told     *dray.Stock // what the ledger knows, for f
 	version  string
 	flag     bool // force of a set, final of a hold
 	reason   string
@@ -65,8 +72,19 @@ func hash(b []byte, n int) string {
 	return base64.RawURLEncoding.EncodeToString(sum[:n])
 }
 
+// entropy holds *bufio.Reader of rand.Reader: asking the kernel for each id costs more than the id.
+var entropy = sync.Pool{New: func() any { return bufio.NewReaderSize(rand.Reader, 640) }}
+
 // newReservation is an id that cannot be guessed: 80 bits.
-func newReservation(location string) string { return location + "." + rand.Text()[:16] }
+func newReservation(location string) string {
+	r := entropy.Get().(*bufio.Reader)
+	defer entropy.Put(r)
+	secret, _ := r.Peek(10) // crypto/rand does not fail
+	id := make([]byte, 0, len(location)+17)
+	id = base32.StdEncoding.AppendEncode(append(append(id, location...), '.'), secret)
+	_, _ = r.Discard(len(secret))
+	return string(id)
+}
 
 func appendItems(b []byte, items []dray.Item) []byte {
 	for _, it := range items {
@@ -98,29 +116,34 @@ func (n *set) add(name string) string {
 
 // An encoder writes ops as the arguments of apply.lua.
 type encoder struct {
+	simple          []*op // holds of one line without a key
+	rest            []*op
 	skus, keys, ids set
 	ops             []string
-	ttl             time.Duration // of the holds that were written last
 }
 
 func (e *encoder) put(words ...string) { e.ops = append(e.ops, words...) }
 
 func (e *encoder) items(items []dray.Item) {
 	for _, it := range items {
-		e.put(it.SKU, strconv.FormatInt(it.Quantity, 10))
+		e.put(it.SKU, number(it.Quantity))
 	}
 	e.put("")
 }
 
+func number(n int64) string { return strconv.FormatInt(n, 10) }
+
 func (e *encoder) add(o *op) {
-	number := func(n int64) string { return strconv.FormatInt(n, 10) }
-	key := e.keys.add(o.ref.key)
-	if o.kind != 'h' {
-		e.put(kindText[o.kind : o.kind+1])
+	if o.kind == 'h' && len(o.items) == 1 && o.ref.key == "" {
+		e.simple = append(e.simple, o)
+		return
 	}
+	e.rest = append(e.rest, o)
+	key := e.keys.add(o.ref.key)
+	e.put(kindText[o.kind : o.kind+1])
 	switch o.kind {
 	case 'h':
-		e.hold(o, key)
+		e.hold(o)
 	case 'c', 'r':
 		e.put(e.ids.add(o.id), key, o.ref.print, o.ref.by)
 		e.items(o.items)
@@ -143,33 +166,44 @@ func (e *encoder) add(o *op) {
 
 // hold writes a hold, with the end of its record and its lines of the ledger ready made: that
 // is cheaper here than in Lua.
-func (e *encoder) hold(o *op, key string) {
-	if e.ttl != o.ttl {
-		e.ttl = o.ttl
-		e.put("t", strconv.FormatInt(o.ttl.Milliseconds(), 10))
-	}
-	keyText := "-"
-	if key != "" {
-		e.put("H", key, o.ref.print, flag(o.flag))
-		keyText = key
-	}
+func (e *encoder) hold(o *op) {
+	key := cmp.Or(o.ref.key, "-")
 	tail := make([]byte, 0, 64+160*len(o.items))
-	tail = append(append(append(tail, o.ref.by...), ' '), keyText...)
+	tail = append(append(append(tail, o.ref.by...), ' '), key...)
 	for _, it := range o.items {
 		tail = append(append(append(tail, '\n'), it.SKU...), ' ')
 		tail = append(strconv.AppendInt(tail, it.Quantity, 10), " 0 0"...)
 	}
-	kind := "h"
-	if len(o.items) > 1 {
-		kind = "m"
-	}
-	e.put(kind, o.id, string(tail))
+	e.put(number(o.ttl.Milliseconds()), o.ref.key, o.ref.print, flag(o.flag), o.id, string(tail))
 	for _, it := range o.items {
-		quantity := strconv.FormatInt(it.Quantity, 10)
+		quantity := number(it.Quantity)
 		e.put(e.skus.add(it.SKU), quantity, "hold "+it.SKU+" 0 "+quantity+" "+o.id+" 0 "+o.ref.by+" ")
 	}
-	if len(o.items) > 1 {
-		e.put("")
+	e.put("")
+}
+
+// byGroup orders simple holds by what those of a group have in common; byRun, within it, by SKU.
+func byGroup(a, b *op) int {
+	return cmp.Or(cmp.Compare(a.ttl, b.ttl), cmp.Compare(a.ref.by, b.ref.by), cmp.Compare(a.items[0].Quantity, b.items[0].Quantity))
+}
+
+func byRun(a, b *op) int {
+	return cmp.Or(byGroup(a, b), cmp.Compare(a.items[0].SKU, b.items[0].SKU))
+}
+
+// parts yields the parts of sorted ops that are equal.
+func parts(ops []*op, compare func(a, b *op) int) iter.Seq[[]*op] {
+	return func(yield func([]*op) bool) {
+		for len(ops) > 0 {
+			n := 1
+			for n < len(ops) && compare(ops[0], ops[n]) == 0 {
+				n++
+			}
+			if !yield(ops[:n]) {
+				return
+			}
+			ops = ops[n:]
+		}
 	}
 }
 
@@ -182,10 +216,77 @@ var kindText = func() string {
 	return string(b)
 }()
 
+// putSimple appends the simple holds to args.
+func (e *encoder) putSimple(args []string) []string {
+	slices.SortStableFunc(e.simple, byRun)
+	at := len(args)
+	args = append(args, "")
+	count := 0
+	for group := range parts(e.simple, byGroup) {
+		o := group[0]
+		args = append(args, number(o.ttl.Milliseconds()), o.ref.by, number(o.items[0].Quantity), "")
+		runs, counted := 0, len(args)-1
+		for run := range parts(group, byRun) {
+			args = append(args, run[0].items[0].SKU, strconv.Itoa(len(run)))
+			runs++
+		}
+		args[counted] = strconv.Itoa(runs)
+		for _, o := range group {
+			args = append(args, o.id)
+		}
+		count++
+	}
+	args[at] = strconv.Itoa(count)
+	return args
+}
+
+// answers gives each op its own of the answers of a call; false when they are not as many as they must be.
+func (e *encoder) answers(texts []string) bool {
+	for group := range parts(e.simple, byGroup) {
+		if len(texts) == 0 {
+			return false
+		}
+		ends, short, _ := strings.Cut(texts[0], "\n")
+		texts = texts[1:]
+		ends = "k" + ends
+		for _, o := range group {
+			o.answer = ends
+		}
+		if short == "" {
+			continue
+		}
+		runs := slices.Collect(parts(group, byRun))
+		for line := range strings.Lines(short) {
+			w, ok := fields(strings.TrimSuffix(line, "\n"), 3)
+			var run, held int64
+			if !ok || !numbers(w, &run, &held) || run < 1 || run > int64(len(runs)) || held >= int64(len(runs[run-1])) {
+				return false
+			}
+			for _, o := range runs[run-1][held:] {
+				switch it := o.items[0]; w[2][0] {
+				case 'S':
+					o.answer = fmt.Sprintf("S%s %d %s\n", it.SKU, it.Quantity, w[2][1:])
+				case 'U':
+					o.answer = "U" + it.SKU
+				default:
+					o.answer = w[2]
+				}
+			}
+		}
+	}
+	if len(texts) != len(e.rest) {
+		return false
+	}
+	for i, o := range e.rest {
+		o.answer = texts[i]
+	}
+	return true
+}
+
 // args are all arguments of a call, head first. They are pointers into one slice: a string in an
 // interface would be an allocation each.
 func (e *encoder) args(head ...string) []any {
-	texts := head
+	texts := e.putSimple(head)
 	for _, n := range [...]*set{&e.skus, &e.keys, &e.ids} {
 		texts = append(append(texts, strconv.Itoa(len(n.list))), n.list...)
 	}

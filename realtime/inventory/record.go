@@ -1,6 +1,7 @@
 package inventory
 
 import (
+	"iter"
 	"math"
 	"strings"
 	"time"
@@ -21,6 +22,20 @@ func parseRow(location, sku, s string) (stock dray.Stock, ok bool) {
 	stock.Available = max(stock.Quantity-stock.Reserved, 0)
 	stock.LastUpdated = time.UnixMilli(at)
 	return stock, true
+}
+
+// rowLines yields SKUs and their rows, which stand in a text in turn, a line each.
+func rowLines(text string) iter.Seq2[string, string] {
+	return func(yield func(sku, row string) bool) {
+		for text != "" {
+			var sku, row string
+			sku, text, _ = strings.Cut(text, "\n")
+			row, text, _ = strings.Cut(text, "\n")
+			if !yield(sku, row) {
+				return
+			}
+		}
+	}
 }
 
 // A record is what Redis holds of a reservation.
@@ -92,8 +107,7 @@ func parseMessage(location string, x redis.XMessage) (m message, ok bool) {
 	}
 	m.at = time.UnixMilli(at)
 	rows := map[string]dray.Stock{} // as they are before the next entry
-	for line := range strings.SplitSeq(field("s"), "\n") {
-		sku, row, _ := strings.Cut(line, " ")
+	for sku, row := range rowLines(field("s")) {
 		if rows[sku], ok = parseRow(location, sku, row); !ok {
 			return m, false
 		}
@@ -108,13 +122,15 @@ func parseMessage(location string, x redis.XMessage) (m message, ok bool) {
 		if !known {
 			return m, false
 		}
-		e := dray.LedgerEntry{Entry: m.first + int64(len(m.entries)), At: m.at, Location: location, SKU: w[1], Kind: dray.LedgerKind(w[0]),
-			Quantity:    dray.Step{Before: row.Quantity, After: row.Quantity + quantity},
-			Reserved:    dray.Step{Before: row.Reserved, After: row.Reserved + reserved},
-			Reservation: nobody(w[4]), By: nobody(w[6]), Reason: w[7]}
-		row.Quantity, row.Reserved = e.Quantity.After, e.Reserved.After
+		for reservation := range strings.SplitSeq(w[4], ",") {
+			e := dray.LedgerEntry{Entry: m.first + int64(len(m.entries)), At: m.at, Location: location, SKU: w[1], Kind: dray.LedgerKind(w[0]),
+				Quantity:    dray.Step{Before: row.Quantity, After: row.Quantity + quantity},
+				Reserved:    dray.Step{Before: row.Reserved, After: row.Reserved + reserved},
+				Reservation: nobody(reservation), By: nobody(w[6]), Reason: w[7]}
+			row.Quantity, row.Reserved = e.Quantity.After, e.Reserved.After
+			m.entries, m.before = append(m.entries, e), append(m.before, before)
+		}
 		rows[w[1]] = row
-		m.entries, m.before = append(m.entries, e), append(m.before, before)
 	}
 	return m, true
 }
