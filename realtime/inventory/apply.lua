@@ -105,10 +105,10 @@ local function shown(i) return format('%d %d %d %s', Q[i], R[i], V[i], nowText) 
 
 -- what is to be written: records, due times, and when the first of them is
 local H, D, soonest = {}, {}, math.huge
-local function schedule(at, member)
+local function schedule(at, member, text)
   if at < soonest then soonest = at end
   local m = #D
-  D[m + 1], D[m + 2] = format('%d', at), member
+  D[m + 1], D[m + 2] = text or format('%d', at), member
 end
 
 local members = call('ZRANGEBYSCORE', due, '-inf', nowText, 'LIMIT', '0', argv[7])
@@ -117,7 +117,7 @@ local behind = #members == tonumber(argv[7])
 -- all but simple holds, made when it is needed: answers of keys, reservations, id -> record (false: gone),
 -- and requests
 local K, kept
-local records, dirty, gone, forgotten, Z, created, text
+local records, dirty, gone, forgotten, Z, created, text, flush
 local expired = 0
 local function others()
   local function free(i) return Q[i] and max(Q[i] - R[i], 0) or 0 end
@@ -254,6 +254,12 @@ local function others()
 
   local apply = {}
 
+  -- of the holds before, of one time to live: until when, how their records begin, their ids
+  local span, ends, begins, held = nil, nil, nil, {}
+  function flush()
+    if held[1] then schedule(now + span, concat(held, ','), ends) end
+    held = {}
+  end
   function apply.h()
     local ttl, k, print, final, id, tail = unpack(argv, arg, arg + 5)
     local from = arg + 6
@@ -282,9 +288,14 @@ local function others()
       local i = at[argv[a]]
       change(i, Q[i], R[i] + argv[a + 1], argv[a + 2])
     end
-    local h, ends = #H, format('%d', now + ttl)
-    schedule(now + ttl, id)
-    H[h + 1], H[h + 2] = id, concat({'h', nowText, ends, firstText, tail}, ' ')
+    if ttl ~= span then
+      flush()
+      span, ends = ttl, format('%d', now + ttl)
+      begins = concat({'h', nowText, ends, firstText, ''}, ' ')
+    end
+    local h = #H
+    held[#held + 1] = id
+    H[h + 1], H[h + 2] = id, begins .. tail
     if k ~= '' then K[k], kept[k] = print .. ' ' .. id .. ' ' .. ends, true end -- forgotten with its reservation
     return 'k' .. ends
   end
@@ -454,8 +465,8 @@ local answers, count = {''}, 1
 local j = 10 -- first argument of a group
 for _ = 1, argv[9] + 0 do
   local expires, by, quantity, runs = now + argv[j], argv[j + 1], argv[j + 2], argv[j + 3] + 0
-  local answer = format('%d', expires)
-  local begins = concat({'h ', nowText, ' ', answer, ' ', firstText, ' ', by, ' -\n'})
+  local text = format('%d', expires)
+  local answer, begins = text, concat({'h ', nowText, ' ', text, ' ', firstText, ' ', by, ' -\n'})
   local lineEnd, entryMiddle, entryEnd = ' ' .. quantity .. ' 0 0', ' 0 ' .. quantity .. ' ', ' 0 ' .. by .. ' '
   local want, held, from = quantity + 0, {}, j + 4 + 2 * runs
   for run = j + 4, from - 1, 2 do
@@ -478,7 +489,7 @@ for _ = 1, argv[9] + 0 do
     end
     from = from + asked
   end
-  if held[1] then schedule(expires, concat(held, ',')) end
+  if held[1] then schedule(expires, concat(held, ','), text) end
   count = count + 1
   answers[count], j = answer, from
 end
@@ -498,6 +509,7 @@ local function many(command, key, list)
   end
 end
 if records then
+  flush()
   for id in pairs(dirty) do
     if records[id] and dirty[id] then
       H[#H + 1] = id
