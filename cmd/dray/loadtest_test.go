@@ -1,13 +1,14 @@
 package main
 
 import (
+	"bufio"
 	"encoding/json"
+	"io"
 	"os"
 	"os/exec"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"dray/loadtest"
 )
@@ -60,7 +61,7 @@ func TestLoadtestEndsItsChildren(t *testing.T) {
 	if _, err := exec.LookPath("redis-server"); err != nil && os.Getenv("CI") == "" {
 		t.Skip("SKIP-NO-REDIS: no redis-server in PATH")
 	}
-	cmd := command(t, nil, "loadtest", "ingest", "--connections", "10", "--duration", "1m")
+	cmd := command(t, nil, "loadtest", "ingest", "--connections", "10", "--warmup", "0s", "--duration", "1m")
 	cmd.Env = append(cmd.Env, "TMPDIR="+cmd.Dir)
 	stderr, err := cmd.StderrPipe()
 	if err != nil {
@@ -69,14 +70,19 @@ func TestLoadtestEndsItsChildren(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	said := make([]byte, 1<<10)
-	if _, err := stderr.Read(said); err != nil { // it is at work
-		t.Fatal(err)
+	said := bufio.NewReader(stderr)
+	for line := ""; !strings.Contains(line, "measuring"); { // until it is at work
+		if line, err = said.ReadString('\n'); err != nil {
+			t.Fatal(err)
+		}
 	}
-	time.Sleep(100 * time.Millisecond)
+	if children, err := os.ReadDir(cmd.Dir); err != nil || len(children) != 2 {
+		t.Errorf("loadtest works with %v, %v, want a place of the server's and one of Redis's", children, err)
+	}
 	if err := cmd.Process.Signal(os.Interrupt); err != nil {
 		t.Fatal(err)
 	}
+	io.Copy(io.Discard, said)
 	cmd.Wait()
 	if code := cmd.ProcessState.ExitCode(); code != exitInterrupted {
 		t.Errorf("loadtest ended with %d after Ctrl-C, want %d", code, exitInterrupted)

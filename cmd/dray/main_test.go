@@ -326,15 +326,19 @@ func TestServeStopsCleanly(t *testing.T) {
 func TestASecondSignalQuitsAtOnce(t *testing.T) {
 	p := start(t, nil, "serve", "--listen", "127.0.0.1:0", "--log-level", "error", "--drain", "50s")
 	address := strings.TrimSuffix(strings.TrimPrefix(p.url, "ws://"), "/v1/ws")
-	half, err := net.Dial("tcp", address) // a request that draining waits for
-	if err != nil {
-		t.Fatal(err)
+	var halves []net.Conn // requests that draining waits for
+	for range 2 {
+		half, err := net.Dial("tcp", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer half.Close()
+		if _, err := io.WriteString(half, "POST /v1/positions HTTP/1.1\r\nHost: "+address+"\r\nContent-Type: application/json\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		answered(t, half, "HTTP/1.1 100 ") // it waits for the body
+		halves = append(halves, half)
 	}
-	defer half.Close()
-	if _, err := io.WriteString(half, "POST /v1/positions HTTP/1.1\r\nHost: "+address+"\r\nContent-Length: 10\r\n\r\n{"); err != nil {
-		t.Fatal(err)
-	}
-	time.Sleep(100 * time.Millisecond) // until the server has read so far
 	began := time.Now()
 	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
@@ -347,15 +351,23 @@ func TestASecondSignalQuitsAtOnce(t *testing.T) {
 		c.Close()
 		time.Sleep(10 * time.Millisecond)
 	}
-	select {
-	case err := <-p.done:
-		t.Fatalf("serve ended with %v while a request was under way", err)
-	case <-time.After(200 * time.Millisecond):
+	if _, err := io.WriteString(halves[0], "{}"); err != nil {
+		t.Fatal(err)
 	}
+	answered(t, halves[0], "HTTP/1.1 400 ")
 	p.signal(t, os.Interrupt)
 	status, ok := p.cmd.ProcessState.Sys().(syscall.WaitStatus)
 	if !ok || !status.Signaled() || status.Signal() != syscall.SIGINT || time.Since(began) > 5*time.Second {
 		t.Errorf("serve ended with %v after %v, want by the second signal and at once", p.cmd.ProcessState, time.Since(began))
+	}
+}
+
+// answered reads the beginning of an answer.
+func answered(t *testing.T, c net.Conn, want string) {
+	t.Helper()
+	got := make([]byte, 1024)
+	if n, err := c.Read(got); err != nil || !strings.HasPrefix(string(got[:n]), want) {
+		t.Fatalf("answered %q, %v, want %q", got[:n], err, want)
 	}
 }
 
