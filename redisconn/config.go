@@ -2,6 +2,7 @@ package redisconn
 
 import (
 	"cmp"
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -50,6 +51,9 @@ type Config struct {
 	// TLS is used on every connection, those to Sentinels too. Nil means plain TCP.
 	// ServerName may be empty: then it is the host that is dialled. [REDIS_TLS]
 	TLS *tls.Config
+
+	// Dialer makes the connections, under TLS where that is set. Nil means net.Dialer's.
+	Dialer func(ctx context.Context, network, addr string) (net.Conn, error)
 
 	// KeyPrefix begins every key and channel, so that several programs can share a Redis.
 	// 0 to 64 printable ASCII letters but no space, '{' or '}' [REDIS_KEY_PREFIX].

@@ -131,17 +131,20 @@ func (c Config) clusterOptions() *redis.ClusterOptions {
 
 // dialer is go-redis's own, but its TLS handshake ends with ctx, and says so.
 func (c Config) dialer() func(ctx context.Context, network, addr string) (net.Conn, error) {
-	plain := &net.Dialer{
-		Timeout:         c.dialTimeout(),
-		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 5 * time.Second, Count: 3},
+	plain := c.Dialer
+	if plain == nil {
+		plain = (&net.Dialer{
+			Timeout:         c.dialTimeout(),
+			KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 5 * time.Second, Count: 3},
+		}).DialContext
 	}
 	if c.TLS == nil {
-		return plain.DialContext
+		return plain
 	}
 	return func(ctx context.Context, network, addr string) (net.Conn, error) {
 		ctx, cancel := context.WithTimeout(ctx, c.dialTimeout())
 		defer cancel()
-		nc, err := plain.DialContext(ctx, network, addr)
+		nc, err := plain(ctx, network, addr)
 		if err != nil {
 			return nil, err
 		}

@@ -63,42 +63,6 @@ func (w *watcher) holds(t *testing.T, want ...string) {
 	})
 }
 
-func TestSilentDriversLeaveAtTheTTL(t *testing.T) {
-	const ttl = time.Second
-	a, b := pair(t, redistest.Single(t), ttl)
-	w := b.watch(t, "early", city, nil, 0)
-	defer w.close()
-	a.report(t, dray.NewPosition("silent", here), dray.NewPosition("talks", here))
-	w.holds(t, "silent", "talks")
-	late := b.watch(t, "late", city, nil, 0) // learns of them from a read, not from the feed
-	defer late.close()
-	began := time.Now()
-	for time.Since(began) < 10*time.Second {
-		a.report(t, dray.NewPosition("talks", here))
-		w.mu.Lock()
-		_, in := w.set["silent"]
-		w.mu.Unlock()
-		if !in {
-			break
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
-	if since := time.Since(began); since < ttl-100*time.Millisecond {
-		t.Errorf("left after %v, before the TTL of %v", since, ttl)
-	}
-	w.holds(t, "talks")
-	late.holds(t, "talks")
-	for _, n := range []node{a, b} {
-		if d, ok, err := n.store.Last(t.Context(), "silent"); ok || err != nil {
-			t.Errorf("Last(silent) = %+v, %v, %v, want not live", d, ok, err)
-		}
-		a.report(t, dray.NewPosition("talks", here))
-		if hits, err := n.hub.Nearby(t.Context(), here, 1000, 10, nil); err != nil || len(hits) != 1 {
-			t.Errorf("Nearby = %d hits, %v, want talks alone", len(hits), err)
-		}
-	}
-}
-
 // What another program or a lost message changes is found by the gap in the numbers.
 func TestGapIsReadAgain(t *testing.T) {
 	server := redistest.Single(t)
@@ -339,34 +303,6 @@ func TestNearbyWithoutRoomIsExact(t *testing.T) {
 				}
 			}
 		}
-	}
-}
-
-// Buckets that nobody asks about are given back, and asked for again.
-func TestIdleBucketsAreDetached(t *testing.T) {
-	config := redistest.Single(t).Config()
-	config.KeyPrefix = redistest.Prefix(t)
-	rdb := redistest.Open(t, config)
-	store := location.New(location.Config{Redis: rdb})
-	hub := watch.New(watch.Config{Redis: rdb, Locations: store, MaxBuckets: 4, Linger: 10 * time.Millisecond})
-	defer func() {
-		hub.Close()
-		_ = store.Close(context.Background())
-	}()
-	n := node{store: store, hub: hub}
-	n.report(t, dray.NewPosition("d", here))
-	for i := range 4 {
-		w := n.watch(t, fmt.Sprint("w", i), dray.Shape{Nearby: &dray.Circle{Latitude: here.Latitude, Longitude: here.Longitude, Radius: 10}}, nil, 0)
-		w.holds(t, "d")
-		w.close()
-		settle(t, "room for others", func() string {
-			s, err := hub.Subscribe(t.Context(), dray.Shape{Nearby: &dray.Circle{Latitude: -30, Longitude: float64(i), Radius: 10}}, nil, watch.Options{Due: func() {}})
-			if err != nil {
-				return err.Error()
-			}
-			s.Close()
-			return ""
-		})
 	}
 }
 
