@@ -62,6 +62,7 @@ type watcher struct {
 	done chan struct{}
 
 	mu        sync.Mutex // guards the fields below
+	lossy     bool       // Redis may lose what was told: snapshots may hold older rows
 	shape     dray.StockShape
 	low       int64                 // of the shape before
 	rows      map[string]dray.Stock // SKU -> row
@@ -130,6 +131,9 @@ func (w *watcher) apply(c *inventory.Change) {
 	w.rows = map[string]dray.Stock{}
 	if c.Snapshot {
 		w.snapshots++
+		if w.lossy {
+			clear(w.newest)
+		}
 	} else {
 		for sku, s := range before {
 			w.rows[sku] = s

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -112,6 +113,83 @@ func TestRedisThatComesBackEmpty(t *testing.T) {
 		return ""
 	})
 	w.is(t, s.store)
+}
+
+// The master of a location is killed under load: what its replica has is then what the watchers have.
+func TestWatchersThroughAFailoverOfTheCluster(t *testing.T) {
+	t.Parallel() // it mostly waits
+	servers := redistest.StartCluster(t, false)
+	config := servers.Config()
+	config.ReadTimeout, config.Logger = 500*time.Millisecond, quiet
+	s := newStage(t, redistest.Open(t, config), redistest.Open(t, config), inventory.HubConfig{Logger: quiet})
+	const skus = 20
+	locations := []string{"shop-0", "shop-1", "shop-2", "shop-3"} // on several masters
+	var watchers []*watcher
+	for _, location := range locations {
+		for i := range skus {
+			set(t, s.store, location, fmt.Sprint("sku-", i), 1000)
+		}
+		for _, shape := range []dray.StockShape{{Location: location, Low: 995}, {Location: location, SKUs: []string{"sku-1", "sku-7", "new"}}} {
+			w := watch(t, s.hub, shape, 20*time.Millisecond)
+			defer w.close()
+			w.is(t, s.store)
+			w.mu.Lock()
+			w.lossy = true
+			w.mu.Unlock()
+			watchers = append(watchers, w)
+		}
+	}
+	// a reservation may be lost with the master, or end before it is released
+	bearable := []dray.Code{dray.CodeUnavailable, dray.CodeNotFound, dray.CodeReservationExpired}
+	ctx, stop := context.WithCancel(t.Context())
+	var writers sync.WaitGroup
+	defer writers.Wait()
+	defer stop()
+	var written [4]atomic.Int64 // changes of each location
+	for i, location := range locations {
+		writers.Go(func() {
+			for n := 0; ; n++ {
+				select {
+				case <-ctx.Done():
+					return
+				case <-time.After(2 * time.Millisecond): // a dead master refuses at once
+				}
+				sku, none := fmt.Sprint("sku-", n%skus), inventory.Options{}
+				r, err := s.store.ReserveFor(t.Context(), location, cart(sku, 1), 100*time.Millisecond, none)
+				if err == nil && n%2 == 0 {
+					_, err = s.store.Release(t.Context(), r.Reservation, nil, none)
+				}
+				if err == nil {
+					written[i].Add(1)
+				} else if !slices.Contains(bearable, dray.CodeOf(err)) {
+					t.Errorf("a change of %s = %v", location, err)
+				}
+			}
+		})
+	}
+	more := func(n int64) {
+		t.Helper()
+		for i := range written {
+			from := written[i].Load()
+			eventually(t, locations[i]+" changes", func() bool { return written[i].Load() >= from+n })
+		}
+	}
+	more(200)
+	before := watchers[0].got()
+	master := servers.Master(s.rdb.Tag(s.rdb.Partition(locations[0])))
+	master.Stop()
+	more(200)
+	master.Restart(t) // it is a replica now
+	more(50)
+	set(t, s.store, locations[0], "new", 1)
+	stop()
+	writers.Wait()
+	for _, w := range watchers {
+		settle(t, w.name, func() string { return w.differs(t, s.store) })
+	}
+	if watchers[0].got() == before {
+		t.Error("no snapshot followed the failover")
+	}
 }
 
 // A message that is lost without a cut shows as a gap.
