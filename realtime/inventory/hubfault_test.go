@@ -242,6 +242,37 @@ func TestLostMessageWhileReadingIsAGap(t *testing.T) {
 	w.is(t, s.store)
 }
 
+// The same where the location has grown meanwhile over what the node may hold: who waits is told.
+func TestGapWhileReadingWhatNoLongerFits(t *testing.T) {
+	s, x := tapped(t, inventory.HubConfig{MaxSKUs: 2})
+	set(t, s.store, "shop", "milk", 5)
+	heard := watch(t, s.hub, dray.StockShape{Location: "other"}, 0)
+	var once sync.Once
+	after := func(cmd redis.Cmder) {
+		if cmd.Name() == "hscan" {
+			once.Do(func() {
+				s.setUntold(t, "shop", "milk", 2)
+				set(t, s.store, "shop", "bread", 1)
+				set(t, s.store, "other", "cue", 1)
+				heard.is(t, s.store)
+			})
+		}
+	}
+	x.after.Store(&after)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	_, err := s.hub.Subscribe(ctx, dray.StockShape{Location: "shop"}, inventory.WatchOptions{Due: func() {}})
+	if ctx.Err() != nil || !errors.Is(err, dray.ErrUnavailable) {
+		t.Errorf("Subscribe() = %v, %v, want ErrUnavailable before ctx ends", err, ctx.Err())
+	}
+	heard.close()
+	w := watch(t, s.hub, dray.StockShape{Location: "shop"}, 0)
+	defer w.close()
+	w.is(t, s.store)
+	set(t, s.store, "shop", "milk", 3)
+	w.is(t, s.store)
+}
+
 // A read that a cut made worthless comes back last.
 func TestReadThatIsOvertaken(t *testing.T) {
 	server := redistest.Start(t)

@@ -163,20 +163,26 @@ func (h *Hub) begin(r *replica) {
 		err = h.read(r, 0)
 	}
 	if err == nil {
-		return // live, or to be read again by who asked for that
+		return // live, given up, or to be read again by who asked for that
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if !r.live {
-		h.dropLocked(r)
-		r.err = err
-		close(r.ready)
-	}
+	h.giveUpLocked(r, err)
 }
 
-// read reads a location, and takes it in if no other read was asked for since; epoch was the
-// replica's when this one was. The number of its last entry comes first: of all after that
-// the feed must tell.
+// giveUpLocked detaches a location that is not live, and tells who waits for it.
+func (h *Hub) giveUpLocked(r *replica, err error) {
+	if r.live || h.replicas[r.location] != r {
+		return
+	}
+	h.dropLocked(r)
+	r.err = err
+	close(r.ready)
+}
+
+// read reads a location, and takes it in if no other read was asked for since, or gives it up
+// if there is no room; epoch was the replica's when this read was asked for. The number of its
+// last entry comes first: of all after that the feed must tell.
 func (h *Hub) read(r *replica, epoch int) error {
 	rdb, key := h.cfg.Redis.Redis(), h.keys.stock(r.location)
 	within := func(f func(ctx context.Context) error) error {
@@ -217,8 +223,8 @@ func (h *Hub) read(r *replica, epoch int) error {
 				rows[stock.SKU] = newRow(&stock)
 			}
 		}
-		if err := h.fits(r, len(rows)); err != nil {
-			return err
+		if !h.fits(r, len(rows)) {
+			return nil
 		}
 		if cursor == 0 {
 			break
@@ -234,16 +240,18 @@ func (h *Hub) read(r *replica, epoch int) error {
 	return nil
 }
 
-// fits makes room for so many SKUs of a location that is new; one that is live has its room.
-func (h *Hub) fits(r *replica, skus int) error {
+// fits makes room for so many SKUs of a location that is new, or gives it up; one that is live
+// has its room. False when there is nothing more to read for.
+func (h *Hub) fits(r *replica, skus int) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for !r.live && h.skus+skus > h.cfg.MaxSKUs {
 		if !h.makeRoomLocked() {
-			return errNoRoom
+			h.giveUpLocked(r, errNoRoom)
+			break
 		}
 	}
-	return nil
+	return h.replicas[r.location] == r
 }
 
 // takeLocked makes the copy what was read and heard.
