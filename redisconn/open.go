@@ -205,6 +205,22 @@ func (c *Client) Prefix() string { return c.config.KeyPrefix }
 // up to three times: what must not run twice goes through [Client.Run] or [Client.RunAll].
 func (c *Client) Redis() redis.UniversalClient { return c.rdb }
 
+// Conn is a connection to the server that has a key, for the caller alone, who closes it. It is for
+// what must be read of one server: once it is lost it fails, and never goes on with another one.
+func (c *Client) Conn(ctx context.Context, key string) (*redis.Conn, error) {
+	cluster, ok := c.rdb.(*redis.ClusterClient)
+	if !ok {
+		return c.rdb.(*redis.Client).Conn(), nil
+	}
+	node, err := cluster.MasterForKey(ctx, key)
+	if err != nil {
+		return nil, Wrap(err)
+	}
+	conn := node.Conn()
+	conn.AddHook(c.hook) // that of the cluster is above its nodes
+	return conn, nil
+}
+
 // Partitions is the number of hash tags to spread keys over: 64 in a Cluster, else 1, since one
 // Redis is one thread.
 func (c *Client) Partitions() int { return len(c.tags) }

@@ -3,9 +3,12 @@ package redisconn_test
 import (
 	"errors"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/redis/go-redis/v9"
 
 	"dray"
 	"dray/redisconn"
@@ -207,6 +210,37 @@ func TestOpenWithoutServerIsUnavailable(t *testing.T) {
 			_, err := redisconn.Open(within(t, 5*time.Second), config)
 			if !errors.Is(err, dray.ErrUnavailable) {
 				t.Errorf("Open() = %v, want ErrUnavailable", err)
+			}
+		})
+	}
+}
+
+func TestAConnStaysWithItsServer(t *testing.T) {
+	for _, m := range modes[1:] { // embedded has no CLIENT KILL
+		t.Run(m.name, func(t *testing.T) {
+			c := redistest.Open(t, m.config(t))
+			ctx := within(t, 5*time.Second)
+			var conns [2]*redis.Conn
+			for i := range conns {
+				var err error
+				if conns[i], err = c.Conn(ctx, c.Prefix()+"k"); err != nil {
+					t.Fatalf("Conn() = %v", err)
+				}
+				defer conns[i].Close()
+				if err := conns[i].Set(ctx, c.Prefix()+"k", i, time.Minute).Err(); err != nil {
+					t.Fatalf("Set() = %v", err)
+				}
+			}
+			if err := conns[1].ClientKillByFilter(ctx, "ID", strconv.FormatInt(conns[0].ClientID(ctx).Val(), 10)).Err(); err != nil {
+				t.Fatal(err)
+			}
+			for range 2 {
+				if err := conns[0].Get(ctx, c.Prefix()+"k").Err(); !errors.Is(err, dray.ErrUnavailable) {
+					t.Errorf("Get() on a connection that is cut = %v, want ErrUnavailable", err)
+				}
+			}
+			if got, err := conns[1].Get(ctx, c.Prefix()+"k").Result(); got != "1" || err != nil {
+				t.Errorf("Get() on the other = %s, %v, want 1", got, err)
 			}
 		})
 	}
