@@ -70,8 +70,7 @@ type auditCmd struct {
 func (*auditCmd) Help() string {
 	return `Units on hand are recomputed from the ledger, reserved ones from the reservations that are held,
 and each entry of the ledger must go on where the one before it ended. The exit code is 1 when
-anything differs and was not repaired. It holds Redis up for about a second per million reservations
-and SKUs of a location.
+anything differs and was not repaired. It may run while the stock changes.
 
     REDIS_URL=redis://127.0.0.1:6379/0 dray audit
     dray audit --redis-url redis://127.0.0.1:6379/0 --repair shop-7`

@@ -2,8 +2,10 @@ package inventory
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 
 	"github.com/redis/go-redis/v9"
 
@@ -36,26 +38,31 @@ func (d Difference) String() string {
 // reservations that are held, and checks that each entry of the ledger goes on where the one before
 // it ended. Of a SKU whose entries were all cut from the ledger only what is reserved is checked.
 //
+// It reads in pages, and others are served between them; what they change meanwhile it takes from the
+// ledger. So it fails with a *CutError where the ledger keeps less than what is written during an audit;
+// and with dray.ErrUnavailable at a failover, for only what is read of one server fits together.
+//
 // With repair, counters that differ are set to what was computed, with a ledger entry whose reason
-// says what they were, unless the SKU has changed since it was read. Counters and reservations are read in one step,
-// which holds Redis up for about a second per million of them.
+// says what they were; not those of a SKU that changes again at each of some tries.
 func (s *Store) Audit(ctx context.Context, location string, repair bool) ([]Difference, error) {
 	if err := checkIDs(location); err != nil {
 		return nil, err
 	}
-	a := audit{location: location, rows: map[string]dray.Stock{}, held: map[string]int64{}, told: map[string]dray.LedgerEntry{}}
-	last, err := s.readAll(ctx, &a)
+	conn, err := s.redis.Conn(ctx, s.keys.stock(location))
 	if err != nil {
 		return nil, err
 	}
-	if err := s.messages(ctx, location, 0, last, a.follow); err != nil {
+	defer conn.Close()
+	a := audit{store: s, conn: conn, location: location,
+		rows: map[string]dray.Stock{}, seen: map[string]int64{}, held: map[string]int64{}, told: map[string]dray.LedgerEntry{}}
+	if err := a.read(ctx); err != nil {
 		return nil, err
 	}
 	a.compare()
 	if repair {
 		for i := range a.found {
-			if err := s.repair(ctx, &a, &a.found[i]); err != nil {
-				return a.found, err
+			if err := a.repair(ctx, &a.found[i]); err != nil {
+				return a.found, fmt.Errorf("repair %s: %w", a.found[i].SKU, err)
 			}
 		}
 	}
@@ -63,13 +70,18 @@ func (s *Store) Audit(ctx context.Context, location string, repair bool) ([]Diff
 	return a.found, nil
 }
 
-// An audit is what was read of a location.
+// An audit is what was read of a location. Rows and reservations are read at different times; followed
+// through the ledger, which comes last, they are all as of its last entry.
 type audit struct {
+	store    *Store
+	conn     *redis.Conn
 	location string
-	rows     map[string]dray.Stock
+	begin    int64                       // number of the last entry before anything was read
+	rows     map[string]dray.Stock       // a Version of 0: cannot be read
+	seen     map[string]int64            // reservation -> message up to which held knows it
 	held     map[string]int64            // SKU -> units in reservations that are held
 	told     map[string]dray.LedgerEntry // SKU -> its last entry
-	next     int64                       // number of the entry to come; 0 at first
+	next     int64                       // number of the entry to come; 0 before the first
 	found    []Difference
 }
 
@@ -79,57 +91,139 @@ func (a *audit) differ(sku, what string, entry, expected, found int64) {
 	}
 }
 
-// readAll reads counters and reservations in one step, and returns the number of the last entry.
-func (s *Store) readAll(ctx context.Context, a *audit) (last int64, err error) {
-	var rows, holds *redis.MapStringStringCmd
-	_, err = s.redis.Redis().TxPipelined(ctx, func(p redis.Pipeliner) error {
-		rows, holds = p.HGetAll(ctx, s.keys.stock(a.location)), p.HGetAll(ctx, s.keys.holds(a.location))
-		return nil
-	})
+func (a *audit) read(ctx context.Context) (err error) {
+	keys := &a.store.keys
+	if a.begin, err = a.last(ctx); err != nil {
+		return err
+	}
+	if err := a.scan(ctx, keys.stock(a.location), a.readRow); err != nil {
+		return err
+	}
+	if err := a.scan(ctx, keys.holds(a.location), a.readHold); err != nil {
+		return err
+	}
+	last, err := a.last(ctx)
 	if err != nil {
+		return err
+	}
+	if err := a.followTo(ctx, last); err != nil {
+		return err
+	}
+	if last > a.begin && a.next <= last {
+		return &CutError{a.location, max(a.begin+1, a.next), last}
+	}
+	return nil
+}
+
+// last is the number of the location's last entry; 0 where it has none.
+func (a *audit) last(ctx context.Context) (n int64, err error) {
+	text, err := a.conn.HGet(ctx, a.store.keys.stock(a.location), "#").Result()
+	if err != nil && !errors.Is(err, redis.Nil) {
 		return 0, err
 	}
-	for sku, text := range rows.Val() {
-		if sku == "#" {
-			last, _ = strconv.ParseInt(text, 10, 64)
-			continue
+	numbers([]string{text}, &n)
+	return n, nil
+}
+
+// scan visits the fields of a hash; some twice, and those that come or go meanwhile, or not.
+func (a *audit) scan(ctx context.Context, key string, visit func(field, text string)) error {
+	for cursor := uint64(0); ; {
+		pairs, next, err := a.conn.HScan(ctx, key, cursor, "", readAtOnce).Result()
+		if err != nil {
+			return err
 		}
-		row, ok := parseRow(a.location, sku, text)
-		if !ok {
-			a.found = append(a.found, Difference{Location: a.location, SKU: sku, What: "row", Expected: 1})
-			row = dray.Stock{Location: a.location, SKU: sku}
+		for i := 0; i+1 < len(pairs); i += 2 {
+			visit(pairs[i], pairs[i+1])
 		}
-		a.rows[sku] = row
-	}
-	for id, text := range holds.Val() {
-		r, ok := parseRecord(id, text)
-		if !ok {
-			s.unreadable(a.location, id)
-			continue
-		}
-		for _, it := range r.Items {
-			if r.open {
-				a.held[it.SKU] += held(it)
-			}
+		if cursor = next; cursor == 0 {
+			return nil
 		}
 	}
-	return last, nil
+}
+
+func (a *audit) readRow(sku, text string) {
+	if _, twice := a.rows[sku]; twice || sku == "#" {
+		return
+	}
+	row, ok := parseRow(a.location, sku, text)
+	if !ok {
+		a.differ(sku, "row", 0, 1, 0)
+		row = dray.Stock{}
+	}
+	a.rows[sku] = row
+}
+
+func (a *audit) readHold(id, text string) {
+	if _, twice := a.seen[id]; twice {
+		return
+	}
+	r, ok := parseRecord(id, text)
+	if !ok {
+		a.store.unreadable(a.location, id)
+		return
+	}
+	a.seen[id] = r.last
+	for _, it := range r.Items {
+		if r.open {
+			a.held[it.SKU] += held(it)
+		}
+	}
+}
+
+// followTo follows the ledger to the message that an entry is in; 0 is to its end.
+func (a *audit) followTo(ctx context.Context, entry int64) error {
+	return a.store.messages(ctx, a.conn, a.location, max(a.next-1, 0), entry, func(m message) error { return a.follow(ctx, m) })
 }
 
 // follow takes the next message of the ledger.
-func (a *audit) follow(m message) error {
-	if a.next > 0 {
-		a.differ("", "number of the ledger's next entry", m.first, a.next, m.first)
+func (a *audit) follow(ctx context.Context, m message) error {
+	switch {
+	case m.last() < a.next:
+		return nil // it was followed already
+	case a.begin+a.next > 0 && m.first > max(a.begin+1, a.next):
+		return &CutError{a.location, max(a.begin+1, a.next), m.first - 1}
+	case a.next > 0 && m.first > a.next:
+		oldest, err := a.conn.XRangeN(ctx, a.store.keys.ledger(a.location), "-", "+", 1).Result()
+		if err != nil {
+			return err
+		}
+		if len(oldest) > 0 && strings.HasPrefix(oldest[0].ID, strconv.FormatInt(m.first, 10)+"-") {
+			clear(a.told) // cut while it was read
+		} else {
+			a.differ("", "number of the ledger's next entry", m.first, a.next, m.first)
+		}
 	}
-	for _, e := range m.entries {
+	for i, e := range m.entries {
 		if before, ok := a.told[e.SKU]; ok {
 			a.differ(e.SKU, "quantity before", e.Entry, before.Quantity.After, e.Quantity.Before)
 			a.differ(e.SKU, "reserved before", e.Entry, before.Reserved.After, e.Reserved.Before)
 		}
 		a.told[e.SKU] = e
+		if m.first > a.begin {
+			a.change(&e, m.first, m.before[i])
+		}
 	}
 	a.next = m.last() + 1
 	return nil
+}
+
+// change takes in an entry that is newer than begin. before is the message before with entries of its
+// reservation.
+func (a *audit) change(e *dray.LedgerEntry, message, before int64) {
+	row, known := a.rows[e.SKU]
+	if readable := row.Version > 0; readable == known && e.Entry > row.Version { // not known: it is new
+		a.rows[e.SKU] = dray.Stock{Quantity: e.Quantity.After, Reserved: e.Reserved.After, Version: e.Entry}
+	}
+	if e.Reservation == "" {
+		return
+	}
+	last, seen := a.seen[e.Reservation]
+	if !seen && before == 0 { // it is new; else it ended and was forgotten before it was seen
+		a.seen[e.Reservation], seen = 0, true
+	}
+	if seen && message > last {
+		a.held[e.SKU] += e.Reserved.After - e.Reserved.Before
+	}
 }
 
 func (a *audit) compare() {
@@ -146,30 +240,49 @@ func (a *audit) compare() {
 	}
 }
 
-// repair sets the counters of a difference, unless the SKU has changed since.
-func (s *Store) repair(ctx context.Context, a *audit, d *Difference) error {
+const repairTries = 100 // each costs three round trips
+
+// repair sets the counters of a difference.
+func (a *audit) repair(ctx context.Context, d *Difference) error {
 	row, ok := a.rows[d.SKU]
 	if !ok || d.Entry > 0 || d.Repaired {
 		return nil
 	}
-	told := row
-	if e, ok := a.told[d.SKU]; ok {
-		told.Quantity, told.Reserved = e.Quantity.After, e.Reserved.After
-	}
-	o := &op{kind: 'f', sku: d.SKU, quantity: told.Quantity, reserved: a.held[d.SKU], told: &told,
-		version: strconv.FormatInt(row.Version, 10), ref: ref{by: anybody("")},
-		reason: fmt.Sprintf("audit: counters were %d on hand, %d reserved", row.Quantity, row.Reserved)}
-	err := s.do(ctx, a.location, o)
-	if err == nil {
-		for i := range a.found { // a SKU may have two
-			a.found[i].Repaired = a.found[i].Repaired || a.found[i].SKU == d.SKU && a.found[i].Entry == 0
+	for range repairTries {
+		told := row
+		if e, ok := a.told[d.SKU]; ok {
+			told.Quantity, told.Reserved = e.Quantity.After, e.Reserved.After
 		}
-		return nil
+		o := &op{kind: 'f', sku: d.SKU, quantity: told.Quantity, reserved: a.held[d.SKU], told: &told,
+			version: strconv.FormatInt(row.Version, 10), ref: ref{by: anybody("")},
+			reason: fmt.Sprintf("audit: counters were %d on hand, %d reserved", row.Quantity, row.Reserved)}
+		err := a.store.do(ctx, a.location, o)
+		if err == nil {
+			for i := range a.found { // a SKU may have two
+				a.found[i].Repaired = a.found[i].Repaired || a.found[i].SKU == d.SKU && a.found[i].Entry == 0
+			}
+		}
+		if dray.CodeOf(err) != dray.CodeVersionConflict {
+			return err
+		}
+		if row, err = a.again(ctx, d.SKU); err != nil {
+			return err
+		}
 	}
-	if dray.CodeOf(err) == dray.CodeVersionConflict {
-		return nil
+	return nil
+}
+
+// again reads a row, and follows the ledger to its version.
+func (a *audit) again(ctx context.Context, sku string) (dray.Stock, error) {
+	text, err := a.conn.HGet(ctx, a.store.keys.stock(a.location), sku).Result()
+	if err != nil {
+		return dray.Stock{}, err
 	}
-	return fmt.Errorf("repair %s: %w", d.SKU, err)
+	row, ok := parseRow(a.location, sku, text)
+	if !ok {
+		row = dray.Stock{}
+	}
+	return row, a.followTo(ctx, row.Version)
 }
 
 // Locations are the locations that have stock, in no order.

@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/redis/go-redis/v9"
+
 	"dray"
 )
 
@@ -60,7 +62,7 @@ func (s *Store) Entries(ctx context.Context, location string, after int64, f fun
 		return err
 	}
 	next := after + 1
-	return s.messages(ctx, location, after, 0, func(m message) error {
+	return s.messages(ctx, s.redis.Redis(), location, after, 0, func(m message) error {
 		if next > 1 && m.first > next {
 			return &CutError{location, next, m.first - 1}
 		}
@@ -79,11 +81,11 @@ func (s *Store) Entries(ctx context.Context, location string, after int64, f fun
 
 // messages calls f with each message of a ledger that has entries after one number, and begins
 // up to another; 0 is no bound.
-func (s *Store) messages(ctx context.Context, location string, after, until int64, f func(message) error) error {
+func (s *Store) messages(ctx context.Context, rdb redis.Cmdable, location string, after, until int64, f func(message) error) error {
 	from, to := "-", "+"
 	if after > 0 {
 		// the message that the entry is in may hold more
-		found, err := s.redis.Redis().XRevRangeN(ctx, s.keys.ledger(location), strconv.FormatInt(after, 10), "-", 1).Result()
+		found, err := rdb.XRevRangeN(ctx, s.keys.ledger(location), strconv.FormatInt(after, 10), "-", 1).Result()
 		if err != nil {
 			return err
 		}
@@ -96,7 +98,7 @@ func (s *Store) messages(ctx context.Context, location string, after, until int6
 		to = strconv.FormatInt(until, 10)
 	}
 	for {
-		page, err := s.redis.Redis().XRangeN(ctx, s.keys.ledger(location), from, to, followPage).Result()
+		page, err := rdb.XRangeN(ctx, s.keys.ledger(location), from, to, followPage).Result()
 		if err != nil {
 			return err
 		}
