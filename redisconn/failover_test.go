@@ -3,6 +3,7 @@ package redisconn_test
 import (
 	"context"
 	"fmt"
+	"regexp"
 	"testing"
 	"time"
 
@@ -74,6 +75,8 @@ func TestFeedFollowsAMovedSlot(t *testing.T) {
 	r.waitMessages(t, 1)
 }
 
+var twice = regexp.MustCompile(`errorstat_TRYAGAIN:count=([2-9]|\d\d)`)
+
 func TestScriptWaitsForAMovingSlot(t *testing.T) {
 	servers := redistest.StartCluster(t, false)
 	c := redistest.Open(t, servers.Config())
@@ -91,16 +94,17 @@ func TestScriptWaitsForAMovingSlot(t *testing.T) {
 	from.Do(t, "MIGRATE", "127.0.0.1", to.Port(), keys[0], 0, 1000)
 
 	// One key is here and one is there: TRYAGAIN, until the other has moved as well.
-	done := make(chan error)
+	done := make(chan error, 1)
 	go func() { done <- c.Run(ctx, two, keys).Err() }()
-	select {
-	case err := <-done:
-		t.Errorf("Run() = %v before the second key has moved", err)
-	case <-time.After(100 * time.Millisecond):
-		from.Do(t, "MIGRATE", "127.0.0.1", to.Port(), keys[1], 0, 1000)
-		if err := <-done; err != nil {
-			t.Errorf("Run() while one key is moving = %v", err)
-		}
+	eventually(t, 5*time.Second, "Run tries again", func() bool {
+		return len(done) > 0 || twice.MatchString(fmt.Sprint(from.Do(t, "INFO", "errorstats")))
+	})
+	if len(done) > 0 {
+		t.Fatalf("Run() = %v before the second key has moved", <-done)
+	}
+	from.Do(t, "MIGRATE", "127.0.0.1", to.Port(), keys[1], 0, 1000)
+	if err := <-done; err != nil {
+		t.Errorf("Run() while one key is moving = %v", err)
 	}
 	// All keys are there, the slot is not yet: ASK.
 	if n, err := c.Run(ctx, two, keys).Int(); n != 6 || err != nil {

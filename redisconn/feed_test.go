@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -161,11 +162,11 @@ func TestFeedNoticesAFrozenServer(t *testing.T) {
 	frozen := time.Now()
 	eventually(t, 4*time.Second, "feed is not healthy", func() bool { return !f.Healthy() })
 	t.Logf("noticed after %v", time.Since(frozen))
-	eventually(t, 2*time.Second, "Subscribe fails", func() bool {
-		return errors.Is(f.Subscribe(within(t, 100*time.Millisecond), "other"), dray.ErrUnavailable)
+	// Once the connection is given up, why is told.
+	eventually(t, 5*time.Second, "Subscribe fails", func() bool {
+		err := f.Subscribe(within(t, 100*time.Millisecond), "other")
+		return errors.Is(err, dray.ErrUnavailable) && strings.Contains(err.Error(), "i/o timeout")
 	})
-	// It has been patient for longer than it is; the connection must have been given up.
-	time.Sleep(time.Until(frozen.Add(3500 * time.Millisecond)))
 	s.Thaw()
 	thawed := time.Now()
 	r.waitResets(t, 1, 5*time.Second)
@@ -175,28 +176,6 @@ func TestFeedNoticesAFrozenServer(t *testing.T) {
 		t.Errorf("messages = %q", got)
 	}
 	eventually(t, 3*time.Second, "feed is healthy", f.Healthy)
-}
-
-func TestFeedNoticesASilentConnection(t *testing.T) {
-	s := redistest.Start(t)
-	p := redistest.NewProxy(t, s)
-	config := s.Config()
-	config.Port = p.Node().Port
-	config.ReadTimeout = 300 * time.Millisecond
-	c := redistest.Open(t, config)
-	var r recorder
-	f := c.OpenFeed(0, &r)
-	ch := c.Prefix() + "ch"
-	if err := f.Subscribe(within(t, 5*time.Second), ch); err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, 3*time.Second, "feed is healthy", f.Healthy)
-	p.Replies(redistest.Drop)
-	eventually(t, 5*time.Second, "feed is not healthy", func() bool { return !f.Healthy() })
-	p.Replies(redistest.Pass)
-	r.waitResets(t, 1, 6*time.Second)
-	publish(t, c, ch, "again")
-	r.waitMessages(t, 1)
 }
 
 func TestFeedWaitsForTheFirstConnection(t *testing.T) {
