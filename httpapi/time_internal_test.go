@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -207,7 +208,7 @@ func TestSlowButSteadyReaderStays(t *testing.T) {
 				time.Sleep(2 * time.Second)
 				_, err = io.CopyN(io.Discard, r, 64<<10)
 			}
-			if err != io.EOF {
+			if !errors.Is(err, io.EOF) {
 				t.Fatal(err)
 			}
 		}

@@ -227,6 +227,15 @@ func (f *fight) over(rnd *rand.Rand) bool {
 	return stock.Quantity == 0
 }
 
+// lose has answers lost until one is: a second at most, where nobody asks any more.
+func (n *node) lose(fate redistest.Fate) {
+	lost := n.proxy.Lost()
+	n.proxy.Replies(fate)
+	for end := time.Now().Add(time.Second); n.proxy.Lost() == lost && time.Now().Before(end); {
+		time.Sleep(time.Millisecond)
+	}
+}
+
 // trouble makes twelve faults while units are sold.
 func (f *fight) trouble(units int64) {
 	rnd := rand.New(rand.NewPCG(f.seed, 1000))
@@ -240,11 +249,9 @@ func (f *fight) trouble(units int64) {
 		case 0:
 			n.proxy.CutAll()
 		case 1:
-			n.proxy.Replies(redistest.Cut)
-			time.Sleep(20 * time.Millisecond)
+			n.lose(redistest.Cut)
 		case 2:
-			n.proxy.Replies(redistest.Drop)
-			time.Sleep(20 * time.Millisecond)
+			n.lose(redistest.Drop)
 		case 3:
 			closeStore(f.t, n.now())
 			n.start(f.t)
