@@ -57,13 +57,14 @@ func TestCutFeedIsFollowedByASnapshot(t *testing.T) {
 	w.tells(t, want...)
 }
 
+// A master that stands still is noticed. Thawed before its feed is given up it tells what it
+// told meanwhile, and after that the rows are read again: they are right either way.
 func TestFrozenMaster(t *testing.T) {
 	s, server, _ := proxied(t, inventory.HubConfig{})
 	set(t, s.store, "shop", "milk", 5)
 	w := watch(t, s.hub, dray.StockShape{Location: "shop"}, 0)
 	defer w.close()
 	w.is(t, s.store)
-	before := w.got()
 	server.Freeze()
 	thawed := false
 	defer func() {
@@ -79,12 +80,6 @@ func TestFrozenMaster(t *testing.T) {
 	})
 	server.Thaw()
 	thawed = true
-	settle(t, "a snapshot after the thaw", func() string {
-		if w.got() == before {
-			return "none"
-		}
-		return ""
-	})
 	if _, err := s.store.Set(t.Context(), "shop", "milk", inventory.Set{Quantity: 6}, inventory.Options{}); err != nil {
 		t.Fatal(err)
 	}
