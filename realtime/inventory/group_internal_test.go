@@ -3,6 +3,7 @@ package inventory
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -104,6 +105,17 @@ func TestCallsOfManyHolds(t *testing.T) {
 				entries, _, err := s.Ledger(t.Context(), location, "a", "", dray.MaxLimit)
 				if err != nil {
 					t.Fatal(err)
+				}
+				var paged []dray.LedgerEntry
+				for cursor := ""; len(paged) == 0 || cursor != ""; {
+					page, next, err := s.Ledger(t.Context(), location, "a", cursor, 7)
+					if err != nil || len(page) > 7 || len(page) == 0 && next != "" {
+						t.Fatalf("a page of %d entries, %v", len(page), err)
+					}
+					paged, cursor = append(paged, page...), next
+				}
+				if !slices.Equal(paged, entries) {
+					t.Fatalf("by pages the entries are %v, at once %v", paged, entries)
 				}
 				for i, e := range entries[:len(entries)-1] {
 					own, _, err := s.ReservationLedger(t.Context(), e.Reservation, "", 10)
