@@ -19,7 +19,7 @@ lint:
 	go run $(GOLANGCI_LINT) run ./...
 	./scripts/vulncheck $(GOVULNCHECK)
 
-# each fuzz test for a little while; FUZZTIME=10m for a long one
+# each fuzz test for a little while; FUZZTIME=10m for a long one, 10000x by count
 FUZZTIME ?= 20s
 fuzz:
 	./scripts/fuzz $(FUZZTIME)
