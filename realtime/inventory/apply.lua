@@ -218,11 +218,12 @@ local function others()
     if key then forgotten[#forgotten + 1] = sub(member, 2) end
     for id in gmatch(key and '' or member, '[^,]+') do
       m = m + 1
-      local rec = parse(id, those[m])
+      local rec = records[id] -- one that was extended is due twice, and may be in this call
+      if rec == nil then rec = parse(id, those[m]) end
       if rec and rec.status == 'h' then
         stays = id == member -- its time is another now
         if rec.expires <= now then expire(rec) else schedule(rec.expires, id) end
-      elseif rec and id == member then
+      elseif rec and id == member and not dirty[id] then
         gone[#gone + 1], records[id] = id, false
         if rec.key ~= '-' then forgotten[#forgotten + 1] = rec.key end
       end -- an ended one of a group has a member of its own

@@ -127,3 +127,57 @@ func TestCallsOfManyHolds(t *testing.T) {
 		})
 	}
 }
+
+// A hold that was extended is due with those it was made with, and by itself: it is given back
+// once, and kept for its retention, though one call settles both.
+func TestExtendedHoldIsGivenBackOnce(t *testing.T) {
+	for _, ttl := range []time.Duration{20 * time.Millisecond, 40 * time.Millisecond} { // its own time comes first, or last
+		for _, key := range []string{"", "k"} {
+			s, err := New(t.Context(), Config{Redis: redistest.Open(t, redistest.Single(t).Config())})
+			if err != nil {
+				t.Fatal(err)
+			}
+			s.sweeper.close() // nobody settles meanwhile
+			location := fmt.Sprint(redistest.Prefix(t), ttl.Milliseconds(), "x", key)
+			location = strings.Map(func(r rune) rune {
+				if dray.ValidID(string(r)) {
+					return r
+				}
+				return '.'
+			}, location)
+			q := &queue{store: s, lane: lane{location: location}}
+			run := func(ops ...*op) {
+				t.Helper()
+				if _, err := q.run(t.Context(), ops); err != nil {
+					t.Fatal(err)
+				}
+			}
+			hold := func(n int64, ttl time.Duration, key string) *op {
+				return &op{kind: 'h', id: newReservation(location), ttl: ttl, ref: ref{by: "*", key: key, print: "p"}, items: []dray.Item{{SKU: "a", Quantity: n}}}
+			}
+			if _, err := s.Set(t.Context(), location, "a", Set{Quantity: 10}, Options{}); err != nil {
+				t.Fatal(err)
+			}
+			k1, k2 := key, key
+			if key != "" {
+				k1, k2 = "k1", "k2"
+			}
+			first, second := hold(3, 30*time.Millisecond, k1), hold(3, 30*time.Millisecond, k2)
+			run(first, second)
+			run(hold(4, time.Hour, ""))
+			run(&op{kind: 'e', id: second.id, ttl: ttl, ref: ref{by: "*"}})
+			time.Sleep(80 * time.Millisecond) // both times pass
+			row, err := s.Get(t.Context(), location, "a")
+			if err != nil || row.Reserved != 4 {
+				t.Errorf("extended to %v, key %q: %d are reserved, %v, want 4", ttl, key, row.Reserved, err)
+			}
+			if found, err := s.Audit(t.Context(), location, false); err != nil || len(found) > 0 {
+				t.Errorf("Audit() = %v, %v", found, err)
+			}
+			if r, err := s.Reservation(t.Context(), second.id, Options{}); err != nil || r.Status != dray.StatusExpired {
+				t.Errorf("Reservation() = %v, %v, want expired", r, err)
+			}
+			_ = s.Close(t.Context())
+		}
+	}
+}
