@@ -1,5 +1,5 @@
--- apply.lua: apply requests to the stock of one location, each by itself and all or nothing,
--- in order; give back first what is due. keys.go tells what the keys hold.
+-- apply.lua: apply requests to the stock of one location, each by itself and all or nothing:
+-- what is due is given back first, then come the simple holds, then the others in order. keys.go tells what the keys hold.
 -- KEYS[1..8]  stock, holds, keys, due, ledger, skus of the location; registry, locations of its partition
 -- ARGV[1]  PUBLISH or SPUBLISH      ARGV[2]  channel of the location's feed
 -- ARGV[3]  the location's id

@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/redis/go-redis/v9"
+
 	"dray"
 	"dray/redisconn"
 	"dray/redisconn/redistest"
@@ -128,56 +130,75 @@ func TestCallsOfManyHolds(t *testing.T) {
 	}
 }
 
-// A hold that was extended is due with those it was made with, and by itself: it is given back
-// once, and kept for its retention, though one call settles both.
-func TestExtendedHoldIsGivenBackOnce(t *testing.T) {
-	for _, ttl := range []time.Duration{20 * time.Millisecond, 40 * time.Millisecond} { // its own time comes first, or last
-		for _, key := range []string{"", "k"} {
-			s, err := New(t.Context(), Config{Redis: redistest.Open(t, redistest.Single(t).Config())})
-			if err != nil {
-				t.Fatal(err)
-			}
-			s.sweeper.close() // nobody settles meanwhile
-			location := fmt.Sprint(redistest.Prefix(t), ttl.Milliseconds(), "x", key)
-			location = strings.Map(func(r rune) rune {
-				if dray.ValidID(string(r)) {
-					return r
-				}
-				return '.'
-			}, location)
-			q := &queue{store: s, lane: lane{location: location}}
-			run := func(ops ...*op) {
-				t.Helper()
-				if _, err := q.run(t.Context(), ops); err != nil {
+// A hold that was extended or ended is due with those it was made with, and by itself. One call
+// that settles both gives it back once, and keeps or forgets it as one of them alone would.
+func TestWhatIsDueTwiceIsSettledOnce(t *testing.T) {
+	for _, key := range []string{"", "k"} {
+		for _, ownFirst := range []bool{true, false} {
+			for _, commit := range []bool{true, false} {
+				name := fmt.Sprintf("key %q, own first %v, commit %v", key, ownFirst, commit)
+				config := redistest.Single(t).Config()
+				config.KeyPrefix = redistest.Prefix(t)
+				s, err := New(t.Context(), Config{Redis: redistest.Open(t, config), WaitTimeout: time.Millisecond})
+				if err != nil {
 					t.Fatal(err)
 				}
+				s.sweeper.close() // nobody settles before Get
+				run := func(replicas int, ops ...*op) {
+					t.Helper()
+					if _, err := (&queue{store: s, lane: lane{"shop", replicas}}).run(t.Context(), ops); err != nil {
+						t.Fatal(err)
+					}
+				}
+				hold := func(quantity int64, n string) *op {
+					r := ref{by: "*"}
+					if key != "" {
+						r.key, r.print = key+n, "print"
+					}
+					return &op{kind: 'h', id: newReservation("shop"), ttl: time.Hour, ref: r, items: []dray.Item{{SKU: "a", Quantity: quantity}}}
+				}
+				if _, err := s.Set(t.Context(), "shop", "a", Set{Quantity: 20}, Options{}); err != nil {
+					t.Fatal(err)
+				}
+				first, second := hold(3, "1"), hold(3, "2")
+				run(0, first, second)
+				run(0, hold(4, "3"))
+				then := &op{kind: 'e', id: second.id, ttl: 2 * time.Hour, ref: ref{by: "*"}}
+				if commit {
+					then.kind = 'c'
+				}
+				if run(0, then); then.answer[0] != 'k' {
+					t.Fatalf("%s: answered %q", name, then.answer)
+				}
+
+				rdb, k := s.redis.Redis(), s.keys.ofApply("shop")
+				for _, id := range []string{first.id, second.id} { // long ago
+					w := strings.SplitN(rdb.HGet(t.Context(), k[1], id).Val(), " ", 4)
+					w[2] = "1"
+					rdb.HSet(t.Context(), k[1], id, strings.Join(w, " "))
+				}
+				own, both := 2.0, 1.0
+				if ownFirst {
+					own, both = 1, 2
+				}
+				rdb.ZAddXX(t.Context(), k[3], redis.Z{Score: own, Member: second.id}, redis.Z{Score: both, Member: first.id + "," + second.id})
+				if n, err := rdb.ZCount(t.Context(), k[3], "1", "2").Result(); n != 2 || err != nil {
+					t.Fatalf("%s: %d are due, %v, want 2", name, n, err)
+				}
+
+				run(1, &op{kind: 'q', id: second.id}) // which writes what it reads once more
+				row, err := s.Get(t.Context(), "shop", "a")
+				if err != nil || row.Reserved != 4 {
+					t.Errorf("%s: %d are reserved, %v, want 4", name, row.Reserved, err)
+				}
+				if kept := rdb.HExists(t.Context(), k[1], second.id).Val(); kept == commit {
+					t.Errorf("%s: the reservation is kept: %v", name, kept)
+				}
+				if found, err := s.Audit(t.Context(), "shop", false); err != nil || len(found) > 0 {
+					t.Errorf("%s: Audit() = %v, %v", name, found, err)
+				}
+				_ = s.Close(t.Context())
 			}
-			hold := func(n int64, ttl time.Duration, key string) *op {
-				return &op{kind: 'h', id: newReservation(location), ttl: ttl, ref: ref{by: "*", key: key, print: "p"}, items: []dray.Item{{SKU: "a", Quantity: n}}}
-			}
-			if _, err := s.Set(t.Context(), location, "a", Set{Quantity: 10}, Options{}); err != nil {
-				t.Fatal(err)
-			}
-			k1, k2 := key, key
-			if key != "" {
-				k1, k2 = "k1", "k2"
-			}
-			first, second := hold(3, 30*time.Millisecond, k1), hold(3, 30*time.Millisecond, k2)
-			run(first, second)
-			run(hold(4, time.Hour, ""))
-			run(&op{kind: 'e', id: second.id, ttl: ttl, ref: ref{by: "*"}})
-			time.Sleep(80 * time.Millisecond) // both times pass
-			row, err := s.Get(t.Context(), location, "a")
-			if err != nil || row.Reserved != 4 {
-				t.Errorf("extended to %v, key %q: %d are reserved, %v, want 4", ttl, key, row.Reserved, err)
-			}
-			if found, err := s.Audit(t.Context(), location, false); err != nil || len(found) > 0 {
-				t.Errorf("Audit() = %v, %v", found, err)
-			}
-			if r, err := s.Reservation(t.Context(), second.id, Options{}); err != nil || r.Status != dray.StatusExpired {
-				t.Errorf("Reservation() = %v, %v, want expired", r, err)
-			}
-			_ = s.Close(t.Context())
 		}
 	}
 }

@@ -2,7 +2,7 @@
 // expire, and a ledger of every change, in Redis.
 //
 // A request travels: method of Store -> batch of its location -> apply.lua, which works out all
-// requests of a batch in order, each all or nothing, and writes counters, reservations and ledger
+// requests of a batch one by one, each all or nothing, and writes counters, reservations and ledger
 // in one atomic step. Redis's clock alone decides what has expired.
 package inventory
 
