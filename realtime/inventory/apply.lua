@@ -8,12 +8,15 @@
 -- ARGV[7]  most due reservations to settle in this call
 -- ARGV[8]  1 when replicas are waited for: then a request that only repeats an answer writes it
 --          once more, for WAIT knows of this connection's writes only
+-- ARGV[9]  how many requests are not simple holds
+-- then the SKUs that requests name, each once, and last "#", led by how many these are; a SKU is known by its place
 -- then the simple holds, of one line and without a key: the number of their groups, and for each
--- group  ttl by quantity, what its holds have in common; the number of its runs; sku count of each run;
--- then the new ids of all its holds
--- then what the requests name, three lists, each led by its length: SKUs, fields of keys, ids of
--- reservations; then the requests, each led by its letter (k: field of its key or "", f: fingerprint
--- of the request, by: who asks):
+-- group  ttl by quantity, what its holds have in common
+--        singles place runs ids...   so many holds, one of each SKU from that place on, and so many runs:
+--        (place count ids...)        each of so many holds of a SKU
+-- then the fields of keys and the ids of reservations that the other requests name, two lists, each led by
+-- its length; then these requests, each led by its letter (k: field of its key or "", f: fingerprint of the
+-- request, by: who asks):
 --   h ttl k f final id tail (sku quantity entry)* ""  hold; final: a refusal is kept too; tail and entry:
 --                                             the end of the record and lines of the ledger, ready made
 --   c|r id k f by (sku quantity)* ""          commit or release; without lines all that is held
@@ -23,9 +26,11 @@
 --   a sku k f delta by why                    adjust
 --   f sku q r version q0 r0 by why            repair counters to q and r; the ledger knows of q0 and r0
 --   g sku   q id   w                          read stock, read a reservation, nothing
--- Returns  how many reservations expired in this call, as text; then for each group of simple holds
---   <expiresAt>, and a line for each run that is not held to its end: its number, how many of it are
---   held, and of the rest A, U or S<available> as below; then one text for each request:
+-- Returns  how many reservations expired in this call, as text, or O alone: simple holds and others want
+--   the same last units; nothing was done, ask in the order of arrival, none as simple
+--   then for each group of simple holds <expiresAt>, and a line for each run, singles first, that is not held
+--   to its end: its number, how many of it are held, and of the rest A, U or S<available> as below
+--   then one text for each other request:
 --   k<answer>  done      =<answer>  done before, under this key
 --   A  ask again: what is due could not all be settled in this call, and it may matter; or the call
 --      has worked through as many lines as it may
@@ -46,80 +51,57 @@ local time = call('TIME')
 local now = time[1] * 1000 + floor(time[2] / 1000)
 local nowText = format('%d', now)
 
--- the simple holds are passed over for now: only which SKUs they name must be known
-local arg, S, at = 10, {'#'}, {} -- S are names of fields of stock, at tells where a SKU stands there
-local function name(sku)
-  if not at[sku] then
-    S[#S + 1] = sku
-    at[sku] = #S
-  end
-end
-for _ = 1, argv[9] + 0 do
-  local from, holds = arg + 4, 0
-  arg = from + 2 * argv[arg + 3]
-  for i = from, arg - 1, 2 do
-    name(argv[i])
-    holds = holds + argv[i + 1]
-  end
-  arg = arg + holds
-end
-local function list()
-  local names, count = {}, argv[arg] + 0
-  for i = 1, count do names[i] = argv[arg + i] end
-  arg = arg + count + 1
-  return names
-end
-for _, sku in ipairs(list()) do name(sku) end
-local fields, ids = list(), list()
-
--- rows, in the order of S: quantity (false: none), reserved, version once it has changed, the text
--- that was read
-local Q, R, V, unreadable = {false}, {0}, {false}, {}
-local was = call('HMGET', stock, unpack(S))
-local n = tonumber(was[1] or '') or floor((time[1] * 1000000 + time[2]) / 100)
-local function row(i)
-  local q, r = match(was[i] or '', '^(%d+) (%d+) %d+ %d+$')
-  if q then
-    Q[i], R[i], V[i] = q + 0, r + 0, false
-  else
-    unreadable[i] = was[i]
-    Q[i], R[i], V[i], was[i] = false, 0, false, '0 0 0 0'
-  end
-end
-for i = 2, #S do row(i) end
-
--- a change of the counters of a row, which takes so many entries of the ledger: a line, for they
--- are alike but for their reservations
-local first, entries, changed, before = n + 1, {}, {}, {}
+-- was is what was read of the rows, false where there is none; rows is what they are now
+local N = argv[10] + 0
+local was = call('HMGET', stock, unpack(argv, 11, 10 + N))
+local rows = {unpack(was)}
+local n = tonumber(was[N] or '') or floor((time[1] * 1000000 + time[2]) / 100)
+local first = n + 1
 local firstText = format('%d', first)
-local function change(i, q, r, line, count)
-  n = n + (count or 1)
-  entries[#entries + 1] = line
-  if not V[i] then
-    local m = #changed
-    changed[m + 1], before[2 * m + 1], before[2 * m + 2] = i, S[i], was[i]
-  end
-  Q[i], R[i], V[i] = q, r, n
-end
-local function shown(i) return format('%d %d %d %s', Q[i], R[i], V[i], nowText) end
 
--- what is to be written: records, due times, and when the first of them is
-local H, D, soonest = {}, {}, math.huge
-local function schedule(at, member, text)
-  if at < soonest then soonest = at end
-  local m = #D
-  D[m + 1], D[m + 2] = text or format('%d', at), member
-end
+-- What is to be written: lines of the ledger, the first of which is made last; rows that change;
+-- records; due times, and when the first of them is.
+local L, changed, H, D, soonest = {''}, {}, {}, {}, math.huge
 
 local members = call('ZRANGEBYSCORE', due, '-inf', nowText, 'LIMIT', '0', argv[7])
 local behind = #members == tonumber(argv[7])
+local arg = 11 + N -- of what comes next
+local groups, requests = argv[arg] + 0, argv[9] ~= '0'
 
--- all but simple holds, made when it is needed: answers of keys, reservations, id -> record (false: gone),
+-- all but simple holds, made where it is needed: answers of keys, reservations, id -> record (false: gone),
 -- and requests
-local K, kept
-local records, dirty, gone, forgotten, Z, created, text, flush
-local expired = 0
-local function others()
+local others, save, load, S
+local K, kept, records, dirty, gone, forgotten, Z, created, text, flush
+local expired, contended = 0, false
+if requests or #members > 0 then others = function()
+  -- rows, read: quantity (false: none), reserved, version once it has changed, what cannot be read; and at
+  -- tells the place of a SKU
+  local Q, R, V, unreadable, at = {}, {}, {}, {}, {}
+  S = {unpack(argv, 11, 10 + N)} -- SKUs by place
+  for i, sku in ipairs(S) do at[sku] = i end
+  local function read(i)
+    local q, r = match(rows[i] or '', '^(%d+) (%d+) %d+ %d+$')
+    Q[i], R[i], V[i], unreadable[i] = q and q + 0, (r or 0) + 0, false, not q and rows[i]
+  end
+  local function shown(i) return format('%d %d %d %s', Q[i], R[i], V[i], nowText) end
+  function save()
+    for _, i in ipairs(changed) do
+      if V[i] then rows[i] = shown(i) end
+    end
+  end
+  -- a change of the counters of a row, which is one entry of the ledger
+  local function change(i, q, r, line)
+    n = n + 1
+    L[#L + 1] = line
+    if not V[i] and rows[i] == was[i] then changed[#changed + 1] = i end
+    Q[i], R[i], V[i] = q, r, n
+  end
+  local function schedule(at, member, text)
+    if at < soonest then soonest = at end
+    local m = #D
+    D[m + 1] = text or format('%d', at)
+    D[m + 2] = member
+  end
   local function free(i) return Q[i] and max(Q[i] - R[i], 0) or 0 end
   local function fetch(key, names)
     if #names == 0 then return names end
@@ -127,7 +109,6 @@ local function others()
   end
 
   K, kept = {}, {}
-  for i, answer in ipairs(fetch(keys, fields)) do K[fields[i]] = answer end
   local function replay(k, print)
     if not K[k] then return nil end
     local f, answer = match(K[k], '^(%S+) (.*)$')
@@ -150,14 +131,14 @@ local function others()
   local function known(sku)
     local i = at[sku]
     if not i then
-      name(sku)
-      i = #S
-      was[i] = call('HGET', stock, sku)
-      row(i)
+      i = #S + 1
+      at[sku], S[i], was[i] = i, sku, call('HGET', stock, sku)
+      rows[i] = was[i]
+      read(i)
     end
     return Q[i] and i
   end
-  local function version(i) return V[i] or match(was[i], '^%d+ %d+ (%d+)') + 0 end
+  local function version(i) return V[i] or Q[i] and match(rows[i], '(%d+) %d+$') + 0 or 0 end
   local function parse(id, text)
     local status, at, expires, last, by, key, lines = match(text or '', '^(%a) (%d+) (%d+) (%d+) (%S+) (%S+)(.*)$')
     if not status then
@@ -198,6 +179,7 @@ local function others()
     finish(rec, 'x')
   end
 
+  for i = 1, #members > 0 and N or 0 do read(i) end
   -- settle what is due, as much as one call may: holds end, ended ones and keys are forgotten
   local whose, turn = {}, 0
   for _, member in ipairs(members) do
@@ -232,7 +214,6 @@ local function others()
   end
   behind = behind or turn < #members
   local texts = {} -- id -> record that was not looked at yet
-  for i, text in ipairs(fetch(holds, ids)) do texts[ids[i]] = text end
   local function find(id)
     if records[id] == nil and texts[id] then
       parse(id, texts[id])
@@ -276,6 +257,7 @@ local function others()
       if not Q[i] or Q[i] - R[i] < want then
         bad = bad or unreadable[i] and sku
         short = (short or 'S') .. format('%s %d %d\n', sku, want, free(i))
+        contended = contended or groups > 0 and rows[i] ~= was[i]
       end
     end
     if short then
@@ -432,6 +414,7 @@ local function others()
     if not Q[i] and not unreadable[i] then return 'N' end
     if asked + 0 ~= version(i) then return 'V' .. format('%d', version(i)) end
     was[i] = format('%s %s %d %s', q0, r0, version(i), nowText)
+    rows[i] = was[i] -- whatever it is
     change(i, q, r, format('set %s %d %d * 0 %s %s', sku, q - q0, r - r0, by, why))
     return 'k' .. shown(i)
   end
@@ -442,7 +425,7 @@ local function others()
     if behind then return 'A' end
     if unreadable[i] then return 'U' end
     if not Q[i] then return 'N' end
-    return 'k' .. (V[i] and shown(i) or was[i])
+    return 'k' .. (V[i] and shown(i) or rows[i])
   end
 
   function apply.q()
@@ -456,52 +439,88 @@ local function others()
   end
 
   function apply.w() return behind and 'A' or 'k' end
+  local function list()
+    local names = {unpack(argv, arg + 1, arg + argv[arg])}
+    arg = arg + 1 + #names
+    return names
+  end
+  -- what the requests need, once the simple holds are worked through
+  function load()
+    local fields, ids = list(), list()
+    for i, answer in ipairs(fetch(keys, fields)) do K[fields[i]] = answer end
+    for i, text in ipairs(fetch(holds, ids)) do texts[ids[i]] = text end
+    for i = 1, #S do read(i) end
+  end
   return apply
-end
+end end
 
 local apply = #members > 0 and others()
+if apply then save() end
+
 local answers, count = {''}, 1
-
--- the simple holds
-local j = 10 -- first argument of a group
-for _ = 1, argv[9] + 0 do
-  local expires, by, quantity, runs = now + argv[j], argv[j + 1], argv[j + 2], argv[j + 3] + 0
-  local text = format('%d', expires)
-  local answer, begins = text, concat({'h ', nowText, ' ', text, ' ', firstText, ' ', by, ' -\n'})
-  local lineEnd, entryMiddle, entryEnd = ' ' .. quantity .. ' 0 0', ' 0 ' .. quantity .. ' ', ' 0 ' .. by .. ' '
-  local want, held, from = quantity + 0, {}, j + 4 + 2 * runs
-  for run = j + 4, from - 1, 2 do
-    local sku, asked = argv[run], argv[run + 1] + 0
-    local i, can = at[sku], 0
-    local there, full = Q[i] and Q[i] - R[i] or 0, n - first > most
-    if there >= want and not full then
-      can = asked == 1 and 1 or min(floor(there / want), asked)
-      local record, h = begins .. sku .. lineEnd, #H
-      for k = from, from + can - 1 do
-        H[h + 1], H[h + 2], h = argv[k], record, h + 2
+arg = arg + 1
+for _ = 1, groups do
+  local expires, by, quantity, singles, i = now + argv[arg], argv[arg + 1], argv[arg + 2], argv[arg + 3] + 0, argv[arg + 4] - 1
+  local runs = singles + argv[arg + 5]
+  local ends, want, names = format('%d', expires), quantity + 0, {}
+  -- what texts of the group have in common: records and lines of the ledger, around the SKU
+  local record, rest = concat({'h ', nowText, ' ', ends, ' ', firstText, ' ', by, ' -\n'}), ' ' .. quantity .. ' 0 0'
+  local line, tail = ' 0 ' .. quantity .. ' ', ' 0 ' .. by .. ' '
+  local answer, asked = {ends}, 1
+  arg = arg + 6
+  for run = 1, runs do
+    if run <= singles then
+      i = i + 1
+    else
+      i, asked, arg = argv[arg] + 0, argv[arg + 1] + 0, arg + 2
+    end
+    local row, can = rows[i], asked
+    local q, r = match(row or '', '^(%d+) (%d+) %d')
+    local reserved = q and r + 0
+    local free = q and q - reserved or 0
+    if free < want * asked then
+      if row ~= was[i] then return {'O'} end
+      can = max(floor(free / want), 0)
+      answer[#answer + 1] = format('%d %d %s', run, can, row and not q and 'U' or behind and 'A' or format('S%d', max(free - can * want, 0)))
+    end
+    if can > 0 then
+      local sku, h, ids = argv[10 + i], #H, argv[arg]
+      local text = record .. sku .. rest
+      for k = arg, arg + can - 1 do
+        H[h + 1] = argv[k] -- one by one: several at once are assigned last first, and grow the table twice
+        H[h + 2] = text
+        h = h + 2
       end
-      local names = can == 1 and argv[from] or concat(argv, ',', from, from + can - 1)
-      held[#held + 1] = names
-      change(i, Q[i], R[i] + can * want, 'hold ' .. sku .. entryMiddle .. names .. entryEnd, can)
+      if can > 1 then ids = concat(argv, ',', arg, arg + can - 1) end
+      names[#names + 1] = ids
+      L[#L + 1] = 'hold ' .. sku .. line .. ids .. tail
+      n = n + can
+      if row == was[i] then changed[#changed + 1] = i end
+      rows[i] = q .. ' ' .. format('%d %d ', reserved + can * want, n) .. nowText
     end
-    if can < asked then
-      local why = full and 'A' or unreadable[i] and 'U' or behind and 'A' or format('S%d', max(there - can * want, 0))
-      answer = format('%s\n%d %d %s', answer, (run - j - 2) / 2, can, why)
-    end
-    from = from + asked
+    arg = arg + asked
   end
-  if held[1] then schedule(expires, concat(held, ','), text) end
+  if names[1] then
+    D[#D + 1] = ends
+    D[#D + 1] = names[2] and concat(names, ',') or names[1]
+    soonest = min(soonest, expires)
+  end
   count = count + 1
-  answers[count], j = answer, from
+  answers[count] = answer[2] and concat(answer, '\n') or ends
 end
 
-while argv[arg] do
-  local kind = argv[arg]
-  arg, count = arg + 1, count + 1
+if requests then
   apply = apply or others()
-  answers[count] = apply[kind]()
+  load()
+  while argv[arg] do
+    local kind = argv[arg]
+    arg, count = arg + 1, count + 1
+    answers[count] = apply[kind]()
+    if contended then return {'O'} end
+  end
+  save()
 end
-answers[1] = format('%d', expired)
+answers[1] = expired == 0 and '0' or format('%d', expired)
 
 -- many is a command with more arguments than unpack bears
 local function many(command, key, list)
@@ -531,14 +550,20 @@ if records then
   if #forgotten > 0 then call('HLEN', keys) end
 end
 if n >= first then
-  call('XADD', ledger, firstText .. '-0', 't', nowText, 's', concat(before, '\n'), 'e', concat(entries, '\n'))
-  local set = {}
-  for m, i in ipairs(changed) do
-    set[2 * m - 1], set[2 * m] = S[i], shown(i)
+  local nText, l, set = format('%d', n), #L + 1, {}
+  L[1], L[l] = concat({firstText, nText, nowText}, ' '), ''
+  for m = 1, #changed do
+    local i = changed[m]
+    local sku = S and S[i] or argv[10 + i]
+    L[l + 1] = sku
+    L[l + 2] = was[i] or '0 0 0 0'
+    set[2 * m - 1] = sku
+    set[2 * m] = rows[i]
+    l = l + 2
   end
-  local message = concat({firstText, ' ', format('%d', n), '\n', concat(set, '\n')})
-  set[#set + 1] = '#'
-  set[#set + 1] = format('%d', n)
+  local message, m = concat(L, '\n'), #set
+  call('XADD', ledger, firstText .. '-0', 'm', message)
+  set[m + 1], set[m + 2] = '#', nText
   many('HSET', stock, set)
   call(argv[1], argv[2], message)
 end
@@ -572,13 +597,13 @@ else -- the first one due is this one or was known before
   call('ZADD', registry, 'LT', format('%d', soonest), argv[3])
 end
 -- the ledger is cut now and then: a little at a time
-local keep, age = tonumber(argv[4]), tonumber(argv[5])
 if n >= first and floor(n / 512) > floor((first - 1) / 512) then
+  local keep, age = tonumber(argv[4]), tonumber(argv[5])
   if keep > 0 then call('XTRIM', ledger, 'MINID', '~', format('%d', n - keep)) end
   if age > 0 then
     for _ = 1, 1000 do
       local m = call('XRANGE', ledger, '-', '+', 'COUNT', '1')[1]
-      if not m or tonumber(m[2][2]) >= now - age then break end
+      if not m or tonumber(match(m[2][2], '^%d+ %d+ (%d+)')) >= now - age then break end
       call('XDEL', ledger, m[1])
     end
   end

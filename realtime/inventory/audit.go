@@ -178,7 +178,7 @@ func (a *audit) followTo(ctx context.Context, entry int64) error {
 // follow takes the next message of the ledger.
 func (a *audit) follow(ctx context.Context, m message) error {
 	switch {
-	case m.last() < a.next:
+	case m.last < a.next:
 		return nil // it was followed already
 	case a.begin+a.next > 0 && m.first > max(a.begin+1, a.next):
 		return &CutError{a.location, max(a.begin+1, a.next), m.first - 1}
@@ -193,17 +193,17 @@ func (a *audit) follow(ctx context.Context, m message) error {
 			a.differ("", "number of the ledger's next entry", m.first, a.next, m.first)
 		}
 	}
-	for i, e := range m.entries {
-		if before, ok := a.told[e.SKU]; ok {
-			a.differ(e.SKU, "quantity before", e.Entry, before.Quantity.After, e.Quantity.Before)
-			a.differ(e.SKU, "reserved before", e.Entry, before.Reserved.After, e.Reserved.Before)
+	for e, before := range m.entries() {
+		if told, ok := a.told[e.SKU]; ok {
+			a.differ(e.SKU, "quantity before", e.Entry, told.Quantity.After, e.Quantity.Before)
+			a.differ(e.SKU, "reserved before", e.Entry, told.Reserved.After, e.Reserved.Before)
 		}
 		a.told[e.SKU] = e
 		if m.first > a.begin {
-			a.change(&e, m.first, m.before[i])
+			a.change(&e, m.first, before)
 		}
 	}
-	a.next = m.last() + 1
+	a.next = m.last + 1
 	return nil
 }
 

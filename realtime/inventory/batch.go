@@ -3,9 +3,9 @@ package inventory
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"runtime"
-	"slices"
 	"sync"
 	"time"
 
@@ -24,6 +24,7 @@ const (
 	maxBatch    = 512  // requests of a call
 	maxLines    = 1500 // lines of carts in a call: Lua's unpack bears 8 000 names
 	dueBound    = 256  // due reservations settled in a call
+	maxIdle     = 8    // goroutines of a Store that wait for a call to make
 	maxWaits    = 16   // calls of a node at once that wait for as many replicas as it asks for by itself
 	maxLonger   = 8    // those that wait for more; both leave some of the 32 connections for pipelines
 )
@@ -52,12 +53,16 @@ func (s *Store) do(ctx context.Context, location string, o *op) error {
 		return fmt.Errorf("%w: %w", dray.ErrUnavailable, err)
 	}
 	defer s.pending.Release(1)
-	o.done = make(chan struct{})
+	o.done, _ = s.dones.Get().(chan struct{})
+	if o.done == nil {
+		o.done = make(chan struct{}, 1)
+	}
 	if err := s.enqueue(lane{location, o.ref.replicas}, o); err != nil {
 		return err
 	}
 	select {
 	case <-o.done:
+		s.dones.Put(o.done) // nobody else has it any more
 		return o.err
 	case <-ctx.Done():
 		if o.state.CompareAndSwap(opWaiting, opGivenUp) {
@@ -108,8 +113,39 @@ func (q *queue) take(o *op) bool {
 func (q *queue) sendLocked() {
 	for batch := q.nextLocked(); len(batch) > 0; batch = q.nextLocked() {
 		q.store.running.Add(1)
-		go q.send(batch)
+		q.store.work(job{q, batch})
 	}
+}
+
+// A job is a call to make.
+type job struct {
+	queue *queue
+	batch []*op
+}
+
+// work gives j to a goroutine. Some stay when they have nothing to do, for the stack of a new one
+// would have to grow first: 10 us.
+func (s *Store) work(j job) {
+	select {
+	case s.jobs <- j:
+		return
+	default:
+	}
+	s.workers.Go(func() {
+		for {
+			j.queue.send(j.batch)
+			if s.idle.Add(1) > maxIdle {
+				s.idle.Add(-1)
+				return
+			}
+			select {
+			case j = <-s.jobs:
+				s.idle.Add(-1)
+			case <-s.ctx.Done():
+				return
+			}
+		}
+	})
 }
 
 // nextLocked is what the next call takes, nothing when there is none to make now.
@@ -197,7 +233,7 @@ func (q *queue) call(batch []*op) (back []*op) {
 			}
 			s.metrics.settled(o)
 		}
-		close(o.done)
+		o.done <- struct{}{}
 	}
 	return back
 }
@@ -205,12 +241,24 @@ func (q *queue) call(batch []*op) (back []*op) {
 // run is the round trip, with a WAIT behind it where replicas are asked for. It sets the answers
 // of batch and returns how many replicas have it.
 func (q *queue) run(ctx context.Context, batch []*op) (acked int, err error) {
+	acked, err = q.try(ctx, batch, false)
+	if errors.Is(err, errContended) {
+		acked, err = q.try(ctx, batch, true)
+	}
+	return acked, err
+}
+
+// errContended: carts of the batch want the same last units, and nothing was done.
+var errContended = errors.New("to be asked in the order of arrival")
+
+// try is run, with all requests in the order of arrival or with simple holds in groups.
+func (q *queue) try(ctx context.Context, batch []*op, ordered bool) (acked int, err error) {
 	s, replicas := q.store, q.replicas
-	var e encoder
+	e := encoder{ordered: ordered}
 	for _, o := range batch {
 		e.add(o)
 	}
-	head := append(slices.Grow([]string{s.redis.PublishCommand(), s.keys.feed(q.location), q.location}, 16+4*len(batch)+len(e.ops)), s.head...)
+	head := append([]string{s.redis.PublishCommand(), s.keys.feed(q.location), q.location}, s.head...)
 	args, keys := e.args(append(head, flag(replicas > 0))...), s.keys.ofApply(q.location)
 	var answers []string
 	if replicas == 0 {
@@ -230,6 +278,9 @@ func (q *queue) run(ctx context.Context, batch []*op) (acked int, err error) {
 	}
 	if err != nil {
 		return 0, err
+	}
+	if len(answers) == 1 && answers[0] == "O" {
+		return 0, errContended
 	}
 	if len(answers) == 0 || !e.answers(answers[1:]) {
 		return 0, dray.Errorf(dray.CodeInternal, "apply.lua answered a batch of %d by %d texts", len(batch), len(answers))

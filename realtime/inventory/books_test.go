@@ -174,14 +174,18 @@ func readRecord(text string) record {
 }
 
 func readMessage(t failer, m redis.XMessage) (entries []entry) {
-	id, _, _ := strings.Cut(m.ID, "-")
-	number, at := ints(id)[0], ints(m.Values["t"].(string))[0]
+	head, text, _ := strings.Cut(m.Values["m"].(string), "\n")
+	lines, before, _ := strings.Cut(text, "\n\n")
+	number, last, at := ints(head)[0], ints(head)[1], ints(head)[2]
 	rows := map[string]row{}
-	for pair := range slices.Chunk(strings.Split(m.Values["s"].(string), "\n"), 2) {
+	for pair := range slices.Chunk(strings.Split(before, "\n"), 2) {
 		n := ints(pair[1])
 		rows[pair[0]] = row{n[0], n[1], n[2]}
 	}
-	for line := range strings.Lines(m.Values["e"].(string)) {
+	if !strings.HasPrefix(m.ID, fmt.Sprintf("%d-", number)) {
+		t.Fatalf("message %s begins with entry %d", m.ID, number)
+	}
+	for line := range strings.Lines(lines) {
 		w := strings.SplitN(strings.TrimSuffix(line, "\n"), " ", 8)
 		if len(w) != 8 {
 			t.Fatalf("entry %q of message %s", line, m.ID)
@@ -196,6 +200,9 @@ func readMessage(t failer, m redis.XMessage) (entries []entry) {
 			entries = append(entries, e)
 			number++
 		}
+	}
+	if number != last+1 {
+		t.Fatalf("message %s tells %d as its last entry, and ends before %d", m.ID, last, number)
 	}
 	return entries
 }

@@ -38,7 +38,7 @@ func BenchmarkCall(b *testing.B) {
 		b.Fatal(err)
 	}
 	defer s.Close(context.Background())
-	for i := range 256 {
+	for i := range 1000 { // more than Redis keeps in a listpack
 		if _, err := s.Set(b.Context(), "shop", fmt.Sprint("sku-", i), Set{Quantity: 1e9}, Options{}); err != nil {
 			b.Fatal(err)
 		}

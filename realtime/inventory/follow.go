@@ -66,7 +66,7 @@ func (s *Store) Entries(ctx context.Context, location string, after int64, f fun
 		if next > 1 && m.first > next {
 			return &CutError{location, next, m.first - 1}
 		}
-		for _, e := range m.entries {
+		for e := range m.entries() {
 			if e.Entry < next {
 				continue
 			}
@@ -103,9 +103,8 @@ func (s *Store) messages(ctx context.Context, rdb redis.Cmdable, location string
 			return err
 		}
 		for _, x := range page {
-			m, ok := parseMessage(location, x)
+			m, ok := s.parse(location, x)
 			if !ok {
-				s.unreadable(location, x.ID)
 				continue
 			}
 			if err := f(m); err != nil {

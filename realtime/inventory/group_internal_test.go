@@ -2,6 +2,7 @@ package inventory
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -16,8 +17,8 @@ import (
 )
 
 // TestCallsOfManyHolds sends calls of random simple holds, among other requests, at stock that does
-// not suffice: each is answered by itself, none is refused that would fit, and what is held is
-// what is read afterwards.
+// not suffice: each is answered by itself, who came first is served first, and what is held is what is
+// read afterwards.
 func TestCallsOfManyHolds(t *testing.T) {
 	for mode, config := range map[string]redisconn.Config{"embedded": {}, "single": redistest.Single(t).Config()} {
 		t.Run(mode, func(t *testing.T) {
@@ -65,11 +66,19 @@ func TestCallsOfManyHolds(t *testing.T) {
 					}
 					free[sku] = row.Available
 				}
+				left := maps.Clone(stock)
 				for i, o := range batch {
 					if o.kind == 'g' {
 						continue
 					}
 					it := o.items[0]
+					fits := len(o.items) == 1 && it.Quantity <= left[it.SKU]
+					if fits {
+						left[it.SKU] -= it.Quantity
+					}
+					if fits != strings.HasPrefix(o.answer, "k") {
+						t.Fatalf("request %d for %v was answered %q; first come, first served would be %t", i, o.items, o.answer, fits)
+					}
 					r, err := s.Reservation(t.Context(), o.id, Options{})
 					switch {
 					case strings.HasPrefix(o.answer, "k"):

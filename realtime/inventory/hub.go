@@ -150,17 +150,20 @@ func (h *Hub) feedLocked(location string) *feed {
 func (f *feed) Message(channel, payload string) {
 	h := f.hub
 	location := strings.TrimSuffix(strings.TrimPrefix(channel, f.base), ":feed")
-	m, bad, ok := parseNews(location, payload) // before the lock: others need it
+	m, ok := parseMessage(location, payload)
 	if !ok {
 		h.cfg.Logger.Error("feed message does not parse", "channel", channel)
 		return // the next one will show a gap
 	}
 	h.metrics.messages.Inc()
-	h.unreadable(location, bad)
+	after := make(map[string]*row, len(m.rows)) // made before the lock: others need it
+	for sku, stock := range m.after() {
+		after[sku] = newRow(&stock)
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if r := h.replicas[location]; r != nil {
-		h.hearLocked(r, m)
+		h.hearLocked(r, &m, after)
 	}
 }
 

@@ -104,7 +104,11 @@ type Store struct {
 
 	ctx     context.Context // of calls and the sweeper; ends when Close gives up
 	stop    context.CancelFunc
-	running sync.WaitGroup
+	running sync.WaitGroup // calls
+	workers sync.WaitGroup // goroutines that make them
+	idle    atomic.Int32   // of these
+	jobs    chan job       // takes a call while one is idle
+	dones   sync.Pool      // channels on which callers have waited
 	sweeper *sweeper
 	warned  atomic.Int64 // Unix ns of the last unreadable record that was logged
 
@@ -136,6 +140,7 @@ func New(ctx context.Context, cfg Config) (*Store, error) {
 	s := &Store{
 		cfg: cfg, redis: cfg.Redis, keys: newKeys(cfg.Redis), metrics: newMetrics(cfg.Metrics),
 		pending: semaphore.NewWeighted(int64(cfg.MaxPending)), waits: semaphore.NewWeighted(maxWaits), longer: semaphore.NewWeighted(maxLonger), queues: map[lane]*queue{},
+		jobs: make(chan job),
 	}
 	s.scripts.apply = redisconn.NewScript("apply.lua", applyLua)
 	s.scripts.ledger = redisconn.NewScript("ledger.lua", ledgerLua)
@@ -172,6 +177,7 @@ func (s *Store) Close(ctx context.Context) error {
 	}
 	s.stop()
 	<-drained
+	s.workers.Wait()
 	return err
 }
 

@@ -16,7 +16,7 @@ import (
 //	<prefix>{<tag>}:inv:<location>:due     zset  reservation, or several with commas that were made at once, or "+<field of keys>" -> ms when it expires, or is forgotten
 //	<prefix>{<tag>}:inv:<location>:ledger  stream, below
 //	<prefix>{<tag>}:inv:<location>:skus    zset  SKU -> 0, for pages in order
-//	<prefix>{<tag>}:inv:<location>:feed    channel: "<first> <last>" entry of a change, then two lines for each SKU: its name, its row
+//	<prefix>{<tag>}:inv:<location>:feed    channel: each message of the ledger
 //	<prefix>{<tag>}:inv:due                zset  location -> ms when something in it is due
 //	<prefix>{<tag>}:inv:locations          set   of locations that have stock
 //	<prefix>{<tag>}:inv:near:<key>         string, a pin (near.go)
@@ -27,14 +27,19 @@ import (
 // a line "<SKU> <quantity> <committed> <released>" each; status is h held, c, r or x: how its last
 // units ended; message is that of the ledger with its last entries. "*" stands for nobody, "-" for no key.
 //
-// A message of the ledger's stream holds the entries of one call, numbered from its id "<first>-0" on
-// without gaps. Its fields are t, ms; s, two lines for each SKU that it changes, its name and its row as it was before
-// (so the version there is the SKU's entry before); and e, a line for each entry, or for several
-// one after the other that differ in the reservation only: then these stand there with commas.
+// A message of the ledger tells what one call changed: in the stream under the id "<first>-0", in the field m. It is
 //
+//	<first> <last> <ms>
 //	<kind> <SKU> <change of quantity> <change of reserved> <reservation> <message> <by> <reason>
+//	...
 //
-// message is the one before with entries of the same reservation, 0 for none.
+//	<SKU>
+//	<its row as it was before>
+//	...
+//
+// Entries are numbered from first to last without gaps, a line for each, or for several one after the other that
+// differ in the reservation only: then these stand there with commas. message is the one before with entries
+// of the same reservation, 0 for none; the version in a row is the SKU's entry before.
 type keys struct {
 	redis *redisconn.Client
 	bases []string // partition -> "<prefix>{<tag>}:inv:"

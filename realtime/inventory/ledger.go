@@ -2,8 +2,11 @@ package inventory
 
 import (
 	"context"
+	"slices"
 	"strconv"
 	"time"
+
+	"github.com/redis/go-redis/v9"
 
 	"dray"
 )
@@ -69,18 +72,20 @@ func (s *Store) ReservationLedger(ctx context.Context, reservation, cursor strin
 			return entries, "", err // cut
 		}
 		at = 0
-		for i := len(m.entries) - 1; i >= 0; i-- {
-			e := m.entries[i]
-			if e.Reservation != reservation {
-				continue
+		var mine []dray.LedgerEntry
+		for e, before := range m.entries() {
+			if e.Reservation == reservation {
+				mine, at = append(mine, e), before
 			}
-			if at = m.before[i]; from > 0 && e.Entry > from {
-				continue
-			}
-			if len(entries) == limit {
+		}
+		for _, e := range slices.Backward(mine) {
+			switch {
+			case from > 0 && e.Entry > from:
+			case len(entries) == limit:
 				return entries, strconv.FormatInt(e.Entry, 10), nil
+			default:
+				entries = append(entries, e)
 			}
-			entries = append(entries, e)
 		}
 	}
 	return entries, "", nil
@@ -92,10 +97,16 @@ func (s *Store) message(ctx context.Context, location string, entry int64) (m me
 	if err != nil || len(found) == 0 {
 		return m, false, err
 	}
-	if m, ok = parseMessage(location, found[0]); !ok {
-		s.unreadable(location, found[0].ID)
-	}
+	m, ok = s.parse(location, found[0])
 	return m, ok, nil
+}
+
+func (s *Store) parse(location string, x redis.XMessage) (m message, ok bool) {
+	text, _ := x.Values["m"].(string)
+	if m, ok = parseMessage(location, text); !ok {
+		s.unreadable(location, x.ID)
+	}
+	return m, ok
 }
 
 func parseCursor(cursor string, limit int) (from int64, err error) {

@@ -11,18 +11,17 @@ local find, match, sub, format = string.find, string.match, string.sub, string.f
 local answer = {}
 while n > 0 and limit > 0 and budget > 0 do
   local found = redis.call('XREVRANGE', KEYS[1], format('%d', n), '-', 'COUNT', '1')[1]
-  local at, before, lines, first
-  if found then
-    at, before, lines, first = found[2][2], '\n' .. found[2][4], found[2][6], tonumber(match(found[1], '^%d+'))
-  end
-  local _, last = find(before or '', '\n' .. sku .. '\n', 1, true)
+  local text = found and found[2][2] or ''
+  local first, at = match(text, '^(%d+) %d+ (%d+)')
+  local rows = find(text, '\n\n', 1, true)
+  local _, last = find(text, '\n' .. sku .. '\n', rows, true)
   if not last then
     n = 0
     break
   end
-  local q, r, version = match(before, '^(%d+) (%d+) (%d+)', last + 1)
+  local q, r, version = match(text, '^(%d+) (%d+) (%d+)', last + 1)
   local mine, number = {}, first - 1
-  for line in string.gmatch(lines, '[^\n]+') do
+  for line in string.gmatch(sub(text, 1, rows), '\n([^\n]+)') do
     if number >= n then break end
     local kind = match(line, '^%a+')
     local dq, dr, whose, rest = match(line, '^(%-?%d+) (%-?%d+) (%S+) (.*)$', find(line, ' ', #kind + 2, true) + 1)

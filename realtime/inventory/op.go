@@ -96,27 +96,28 @@ func appendItems(b []byte, items []dray.Item) []byte {
 
 // A set collects names, each once.
 type set struct {
-	list []string
-	has  map[string]struct{}
+	list  []string
+	place map[string]int // of each, from 1 on
 }
 
-func (n *set) add(name string) string {
-	if name == "" {
-		return ""
+// add is false for a name that is there, and for "".
+func (n *set) add(name string) bool {
+	if _, twice := n.place[name]; twice || name == "" {
+		return false
 	}
-	if _, twice := n.has[name]; !twice {
-		if n.has == nil {
-			n.has = make(map[string]struct{}, 16)
-		}
-		n.has[name] = struct{}{}
-		n.list = append(n.list, name)
+	if n.place == nil {
+		n.place = make(map[string]int, 32)
 	}
-	return name
+	n.list = append(n.list, name)
+	n.place[name] = len(n.list)
+	return true
 }
 
 // An encoder writes ops as the arguments of apply.lua.
 type encoder struct {
-	simple          []*op // holds of one line without a key
+	ordered         bool      // nothing is simple
+	simple          []*op     // holds of one line without a key
+	groups          [][][]*op // simple, group by group and run by run
 	rest            []*op
 	skus, keys, ids set
 	ops             []string
@@ -134,33 +135,37 @@ func (e *encoder) items(items []dray.Item) {
 func number(n int64) string { return strconv.FormatInt(n, 10) }
 
 func (e *encoder) add(o *op) {
-	if o.kind == 'h' && len(o.items) == 1 && o.ref.key == "" {
+	if !e.ordered && o.kind == 'h' && len(o.items) == 1 && o.ref.key == "" {
 		e.simple = append(e.simple, o)
 		return
 	}
 	e.rest = append(e.rest, o)
-	key := e.keys.add(o.ref.key)
+	e.skus.add(o.sku)
+	e.keys.add(o.ref.key)
+	if o.kind != 'h' {
+		e.ids.add(o.id)
+	}
 	e.put(kindText[o.kind : o.kind+1])
 	switch o.kind {
 	case 'h':
 		e.hold(o)
 	case 'c', 'r':
-		e.put(e.ids.add(o.id), key, o.ref.print, o.ref.by)
+		e.put(o.id, o.ref.key, o.ref.print, o.ref.by)
 		e.items(o.items)
 	case 'e':
-		e.put(e.ids.add(o.id), key, o.ref.print, number(o.ttl.Milliseconds()))
+		e.put(o.id, o.ref.key, o.ref.print, number(o.ttl.Milliseconds()))
 	case 'p':
-		e.put(e.ids.add(o.id), e.skus.add(o.sku), number(o.quantity), o.ref.by)
+		e.put(o.id, o.sku, number(o.quantity), o.ref.by)
 	case 's':
-		e.put(e.skus.add(o.sku), key, o.ref.print, number(o.quantity), flag(o.flag), o.version, o.ref.by, o.reason)
+		e.put(o.sku, o.ref.key, o.ref.print, number(o.quantity), flag(o.flag), o.version, o.ref.by, o.reason)
 	case 'a':
-		e.put(e.skus.add(o.sku), key, o.ref.print, number(o.quantity), o.ref.by, o.reason)
+		e.put(o.sku, o.ref.key, o.ref.print, number(o.quantity), o.ref.by, o.reason)
 	case 'f':
-		e.put(e.skus.add(o.sku), number(o.quantity), number(o.reserved), o.version, number(o.told.Quantity), number(o.told.Reserved), o.ref.by, o.reason)
+		e.put(o.sku, number(o.quantity), number(o.reserved), o.version, number(o.told.Quantity), number(o.told.Reserved), o.ref.by, o.reason)
 	case 'g':
-		e.put(e.skus.add(o.sku))
+		e.put(o.sku)
 	case 'q':
-		e.put(e.ids.add(o.id))
+		e.put(o.id)
 	}
 }
 
@@ -177,7 +182,8 @@ func (e *encoder) hold(o *op) {
 	e.put(number(o.ttl.Milliseconds()), o.ref.key, o.ref.print, flag(o.flag), o.id, string(tail))
 	for _, it := range o.items {
 		quantity := number(it.Quantity)
-		e.put(e.skus.add(it.SKU), quantity, "hold "+it.SKU+" 0 "+quantity+" "+o.id+" 0 "+o.ref.by+" ")
+		e.skus.add(it.SKU)
+		e.put(it.SKU, quantity, "hold "+it.SKU+" 0 "+quantity+" "+o.id+" 0 "+o.ref.by+" ")
 	}
 	e.put("")
 }
@@ -216,46 +222,55 @@ var kindText = func() string {
 	return string(b)
 }()
 
-// putSimple appends the simple holds to args.
-func (e *encoder) putSimple(args []string) []string {
+// group sorts the simple holds into groups, and returns them as arguments. Of a group singles come first: a
+// run of one hold whose SKU nothing before it names.
+func (e *encoder) group() []string {
 	slices.SortStableFunc(e.simple, byRun)
-	at := len(args)
-	args = append(args, "")
-	count := 0
+	args := slices.Grow([]string{""}, 8+2*len(e.simple))
 	for group := range parts(e.simple, byGroup) {
-		o := group[0]
-		args = append(args, number(o.ttl.Milliseconds()), o.ref.by, number(o.items[0].Quantity), "")
-		runs, counted := 0, len(args)-1
+		var singles, longer [][]*op
+		place := len(e.skus.list) + 1
 		for run := range parts(group, byRun) {
-			args = append(args, run[0].items[0].SKU, strconv.Itoa(len(run)))
-			runs++
+			if len(run) == 1 && e.skus.add(run[0].items[0].SKU) {
+				singles = append(singles, run)
+			} else {
+				longer = append(longer, run)
+			}
 		}
-		args[counted] = strconv.Itoa(runs)
-		for _, o := range group {
-			args = append(args, o.id)
+		o := group[0]
+		args = append(args, number(o.ttl.Milliseconds()), o.ref.by, number(o.items[0].Quantity),
+			strconv.Itoa(len(singles)), strconv.Itoa(place), strconv.Itoa(len(longer)))
+		for _, run := range singles {
+			args = append(args, run[0].id)
 		}
-		count++
+		for _, run := range longer {
+			sku := run[0].items[0].SKU
+			e.skus.add(sku)
+			args = append(args, strconv.Itoa(e.skus.place[sku]), strconv.Itoa(len(run)))
+			for _, o := range run {
+				args = append(args, o.id)
+			}
+		}
+		e.groups = append(e.groups, append(singles, longer...))
 	}
-	args[at] = strconv.Itoa(count)
+	args[0] = strconv.Itoa(len(e.groups))
 	return args
 }
 
 // answers gives each op its own of the answers of a call; false when they are not as many as they must be.
 func (e *encoder) answers(texts []string) bool {
-	for group := range parts(e.simple, byGroup) {
+	for _, runs := range e.groups {
 		if len(texts) == 0 {
 			return false
 		}
 		ends, short, _ := strings.Cut(texts[0], "\n")
 		texts = texts[1:]
 		ends = "k" + ends
-		for _, o := range group {
-			o.answer = ends
+		for _, run := range runs {
+			for _, o := range run {
+				o.answer = ends
+			}
 		}
-		if short == "" {
-			continue
-		}
-		runs := slices.Collect(parts(group, byRun))
 		for line := range strings.Lines(short) {
 			w, ok := fields(strings.TrimSuffix(line, "\n"), 3)
 			var run, held int64
@@ -286,8 +301,11 @@ func (e *encoder) answers(texts []string) bool {
 // args are all arguments of a call, head first. They are pointers into one slice: a string in an
 // interface would be an allocation each.
 func (e *encoder) args(head ...string) []any {
-	texts := e.putSimple(head)
-	for _, n := range [...]*set{&e.skus, &e.keys, &e.ids} {
+	groups := e.group()
+	texts := slices.Grow(head, 6+len(e.skus.list)+len(groups)+len(e.keys.list)+len(e.ids.list)+len(e.ops))
+	texts = append(texts, strconv.Itoa(len(e.rest)), strconv.Itoa(len(e.skus.list)+1))
+	texts = append(append(append(texts, e.skus.list...), "#"), groups...)
+	for _, n := range [...]*set{&e.keys, &e.ids} {
 		texts = append(append(texts, strconv.Itoa(len(n.list))), n.list...)
 	}
 	texts = append(texts, e.ops...)

@@ -2,11 +2,10 @@ package inventory
 
 import (
 	"iter"
+	"maps"
 	"math"
 	"strings"
 	"time"
-
-	"github.com/redis/go-redis/v9"
 
 	"dray"
 )
@@ -22,20 +21,6 @@ func parseRow(location, sku, s string) (stock dray.Stock, ok bool) {
 	stock.Available = max(stock.Quantity-stock.Reserved, 0)
 	stock.LastUpdated = time.UnixMilli(at)
 	return stock, true
-}
-
-// rowLines yields SKUs and their rows, which stand in a text in turn, a line each.
-func rowLines(text string) iter.Seq2[string, string] {
-	return func(yield func(sku, row string) bool) {
-		for text != "" {
-			var sku, row string
-			sku, text, _ = strings.Cut(text, "\n")
-			row, text, _ = strings.Cut(text, "\n")
-			if !yield(sku, row) {
-				return
-			}
-		}
-	}
 }
 
 // A record is what Redis holds of a reservation.
@@ -86,53 +71,90 @@ func parseRecord(id, s string) (r record, ok bool) {
 // held is how many units of it are still held.
 func held(it dray.ReservedItem) int64 { return it.Quantity - it.Committed - it.Released }
 
-// A message is the entries of one call, as the ledger holds them.
+// A message is what one call changed, as the ledger holds it and the feed tells it (keys.go).
 type message struct {
-	first   int64
-	at      time.Time
-	entries []dray.LedgerEntry
-	before  []int64 // for each entry: the message before with entries of its reservation; 0 for none
+	location    string
+	first, last int64 // entries
+	at          time.Time
+	changes     []change
+	rows        map[string]dray.Stock // SKU -> its row as it was before
 }
 
-// last is the number of its last entry.
-func (m *message) last() int64 { return m.first + int64(len(m.entries)) - 1 }
+// A change is one entry, or several that differ in the reservation only.
+type change struct {
+	kind, sku          string
+	quantity, reserved int64  // what each adds
+	reservations       string // with commas
+	before             int64  // message before with entries of the same reservation; 0 for none
+	by, reason         string
+}
 
-// parseMessage reads a message of the ledger (keys.go).
-func parseMessage(location string, x redis.XMessage) (m message, ok bool) {
+func parseMessage(location, text string) (m message, ok bool) {
+	head, text, _ := strings.Cut(text, "\n")
+	lines, rows, _ := strings.Cut(text, "\n\n")
+	words, ok := fields(head, 3)
+	m = message{location: location, rows: map[string]dray.Stock{}}
 	var at int64
-	id, _, _ := strings.Cut(x.ID, "-")
-	field := func(name string) string { s, _ := x.Values[name].(string); return s }
-	if !numbers([]string{id, field("t")}, &m.first, &at) {
+	if !ok || !numbers(words, &m.first, &m.last, &at) {
 		return m, false
 	}
 	m.at = time.UnixMilli(at)
-	rows := map[string]dray.Stock{} // as they are before the next entry
-	for sku, row := range rowLines(field("s")) {
-		if rows[sku], ok = parseRow(location, sku, row); !ok {
+	for rows != "" {
+		var sku, row string
+		sku, rows, _ = strings.Cut(rows, "\n")
+		row, rows, _ = strings.Cut(rows, "\n")
+		if m.rows[sku], ok = parseRow(location, sku, row); !ok {
 			return m, false
 		}
 	}
-	for line := range strings.SplitSeq(field("e"), "\n") {
+	for line := range strings.SplitSeq(lines, "\n") {
 		w, ok := fields(line, 8)
-		var quantity, reserved, before int64
-		if !ok || !numbers(w[2:], &quantity, &reserved) || !numbers(w[5:], &before) {
+		if !ok {
 			return m, false
 		}
-		row, known := rows[w[1]]
-		if !known {
+		c := change{kind: w[0], sku: w[1], reservations: w[4], by: nobody(w[6]), reason: w[7]}
+		if _, known := m.rows[c.sku]; !known || !numbers(w[2:], &c.quantity, &c.reserved) || !numbers(w[5:], &c.before) {
 			return m, false
 		}
-		for reservation := range strings.SplitSeq(w[4], ",") {
-			e := dray.LedgerEntry{Entry: m.first + int64(len(m.entries)), At: m.at, Location: location, SKU: w[1], Kind: dray.LedgerKind(w[0]),
-				Quantity:    dray.Step{Before: row.Quantity, After: row.Quantity + quantity},
-				Reserved:    dray.Step{Before: row.Reserved, After: row.Reserved + reserved},
-				Reservation: nobody(reservation), By: nobody(w[6]), Reason: w[7]}
-			row.Quantity, row.Reserved = e.Quantity.After, e.Reserved.After
-			m.entries, m.before = append(m.entries, e), append(m.before, before)
-		}
-		rows[w[1]] = row
+		m.changes = append(m.changes, c)
 	}
 	return m, true
+}
+
+// entries are the entries of a message, in order, each with the message before that has some of its reservation.
+func (m *message) entries() iter.Seq2[dray.LedgerEntry, int64] {
+	return func(yield func(dray.LedgerEntry, int64) bool) {
+		rows, n := maps.Clone(m.rows), m.first
+		for _, c := range m.changes {
+			row := rows[c.sku]
+			for reservation := range strings.SplitSeq(c.reservations, ",") {
+				e := dray.LedgerEntry{Entry: n, At: m.at, Location: m.location, SKU: c.sku, Kind: dray.LedgerKind(c.kind),
+					Quantity:    dray.Step{Before: row.Quantity, After: row.Quantity + c.quantity},
+					Reserved:    dray.Step{Before: row.Reserved, After: row.Reserved + c.reserved},
+					Reservation: nobody(reservation), By: c.by, Reason: c.reason}
+				if !yield(e, c.before) {
+					return
+				}
+				row.Quantity, row.Reserved = e.Quantity.After, e.Reserved.After
+				n++
+			}
+			rows[c.sku] = row
+		}
+	}
+}
+
+// after turns rows to what they are after the message.
+func (m *message) after() map[string]dray.Stock {
+	n := m.first - 1
+	for _, c := range m.changes {
+		entries := 1 + int64(strings.Count(c.reservations, ","))
+		n += entries
+		row := m.rows[c.sku]
+		row.Quantity, row.Reserved = row.Quantity+entries*c.quantity, row.Reserved+entries*c.reserved
+		row.Available, row.Version, row.LastUpdated = max(row.Quantity-row.Reserved, 0), n, m.at
+		m.rows[c.sku] = row
+	}
+	return m.rows
 }
 
 // parseEntry reads an entry as ledger.lua tells it.

@@ -44,35 +44,6 @@ func newRow(stock *dray.Stock) *row {
 	return &row{stock.Version, stock.Available, stock.AppendJSON(nil)}
 }
 
-// A news is one message of a location's feed.
-type news struct {
-	first, last int64 // entries
-	rows        []namedRow
-}
-
-type namedRow struct {
-	sku string // part of the message's text
-	row *row
-}
-
-// parseNews reads what apply.lua publishes; bad counts the lines that are no rows.
-func parseNews(location, payload string) (m news, bad int, ok bool) {
-	head, lines, _ := strings.Cut(payload, "\n")
-	words, ok := fields(head, 2)
-	if !ok || !numbers(words, &m.first, &m.last) {
-		return m, 0, false
-	}
-	for sku, text := range rowLines(lines) {
-		stock, ok := parseRow(location, sku, text)
-		if !ok {
-			bad++
-			continue
-		}
-		m.rows = append(m.rows, namedRow{sku, newRow(&stock)})
-	}
-	return m, bad, true
-}
-
 var errNoRoom = dray.Errorf(dray.CodeUnavailable, "this node holds as much stock as it may")
 
 const (
@@ -294,7 +265,7 @@ func (h *Hub) takeLocked(r *replica, number int64, rows map[string]*row) {
 }
 
 // hearLocked applies a message.
-func (h *Hub) hearLocked(r *replica, m news) {
+func (h *Hub) hearLocked(r *replica, m *message, after map[string]*row) {
 	switch {
 	case r.last != 0 && m.last <= r.last:
 		return // what was read holds it
@@ -309,22 +280,22 @@ func (h *Hub) hearLocked(r *replica, m news) {
 	if r.reading {
 		into = r.next
 	}
-	for _, x := range m.rows {
-		was := into[x.sku]
-		if was != nil && was.version >= x.row.version {
+	for sku, x := range after {
+		was := into[sku]
+		if was != nil && was.version >= x.version {
 			continue
 		}
 		if was == nil {
-			x.sku = strings.Clone(x.sku) // it would hold the message
+			sku = strings.Clone(sku) // it would hold the message
 		}
-		into[x.sku] = x.row
+		into[sku] = x
 		if r.reading {
 			continue
 		}
 		if was == nil {
 			h.skus++
 		}
-		r.tellLocked(x.sku, was, x.row)
+		r.tellLocked(sku, was, x)
 	}
 }
 
