@@ -40,11 +40,18 @@ type lane struct {
 type queue struct {
 	store *Store
 	lane
+	keys []string // of apply.lua
+	head []string // its first arguments
 
 	mu      sync.Mutex // guards the fields below
 	waiting []*op
 	calls   int  // in flight
 	dead    bool // no longer in Store.queues
+}
+
+func newQueue(s *Store, l lane) *queue {
+	head := append([]string{s.redis.PublishCommand(), s.keys.feed(l.location), l.location}, s.head...)
+	return &queue{store: s, lane: l, keys: s.keys.ofApply(l.location), head: append(head, flag(l.replicas > 0))}
 }
 
 // do sends o to its location and waits for its answer.
@@ -84,7 +91,7 @@ func (s *Store) enqueue(l lane, o *op) error {
 		}
 		q := s.queues[l]
 		if q == nil {
-			q = &queue{store: s, lane: l}
+			q = newQueue(s, l)
 			s.queues[l] = q
 		}
 		s.running.Add(1) // before Close waits
@@ -258,11 +265,10 @@ func (q *queue) try(ctx context.Context, batch []*op, ordered bool) (acked int, 
 	for _, o := range batch {
 		e.add(o)
 	}
-	head := append([]string{s.redis.PublishCommand(), s.keys.feed(q.location), q.location}, s.head...)
-	args, keys := e.args(append(head, flag(replicas > 0))...), s.keys.ofApply(q.location)
+	args := e.args(q.head)
 	var answers []string
 	if replicas == 0 {
-		answers, err = s.redis.Run(ctx, s.scripts.apply, keys, args...).StringSlice()
+		answers, err = s.redis.Run(ctx, s.scripts.apply, q.keys, args...).StringSlice()
 	} else {
 		waits := s.waits
 		if replicas > s.cfg.Replicas {
@@ -273,7 +279,7 @@ func (q *queue) try(ctx context.Context, batch []*op, ordered bool) (acked int, 
 		}
 		defer waits.Release(1)
 		var cmd *redis.Cmd
-		cmd, acked = s.redis.RunWait(ctx, s.scripts.apply, replicas, s.cfg.WaitTimeout, keys, args...)
+		cmd, acked = s.redis.RunWait(ctx, s.scripts.apply, replicas, s.cfg.WaitTimeout, q.keys, args...)
 		answers, err = cmd.StringSlice()
 	}
 	if err != nil {

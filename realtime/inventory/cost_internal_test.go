@@ -43,7 +43,7 @@ func BenchmarkCall(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
-	q := &queue{store: s, lane: lane{location: "shop"}}
+	q := newQueue(s, lane{location: "shop"})
 	for _, n := range []int{1, 32, 256} {
 		for _, skus := range slices.Compact([]int{1, n}) {
 			b.Run(fmt.Sprintf("holds=%d/skus=%d", n, skus), func(b *testing.B) {

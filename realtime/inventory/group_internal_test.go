@@ -55,7 +55,7 @@ func TestCallsOfManyHolds(t *testing.T) {
 					}
 					batch = append(batch, o)
 				}
-				if _, err := (&queue{store: s, lane: lane{location: location}}).run(t.Context(), batch); err != nil {
+				if _, err := newQueue(s, lane{location: location}).run(t.Context(), batch); err != nil {
 					t.Fatal(err)
 				}
 				free := map[string]int64{}
@@ -155,7 +155,7 @@ func TestWhatIsDueTwiceIsSettledOnce(t *testing.T) {
 				s.sweeper.close() // nobody settles before Get
 				run := func(replicas int, ops ...*op) {
 					t.Helper()
-					if _, err := (&queue{store: s, lane: lane{"shop", replicas}}).run(t.Context(), ops); err != nil {
+					if _, err := newQueue(s, lane{"shop", replicas}).run(t.Context(), ops); err != nil {
 						t.Fatal(err)
 					}
 				}

@@ -226,12 +226,17 @@ var kindText = func() string {
 // run of one hold whose SKU nothing before it names.
 func (e *encoder) group() []string {
 	slices.SortStableFunc(e.simple, byRun)
-	args := slices.Grow([]string{""}, 8+2*len(e.simple))
+	n := len(e.simple)
+	alone := n > 0 && len(e.rest) == 0 && byGroup(e.simple[0], e.simple[n-1]) == 0 // no SKU comes twice
+	args := slices.Grow([]string{""}, 8+n)
 	for group := range parts(e.simple, byGroup) {
 		var singles, longer [][]*op
 		place := len(e.skus.list) + 1
 		for run := range parts(group, byRun) {
-			if len(run) == 1 && e.skus.add(run[0].items[0].SKU) {
+			if sku := run[0].items[0].SKU; len(run) == 1 && (alone || e.skus.add(sku)) {
+				if alone {
+					e.skus.list = append(e.skus.list, sku)
+				}
 				singles = append(singles, run)
 			} else {
 				longer = append(longer, run)
@@ -300,10 +305,10 @@ func (e *encoder) answers(texts []string) bool {
 
 // args are all arguments of a call, head first. They are pointers into one slice: a string in an
 // interface would be an allocation each.
-func (e *encoder) args(head ...string) []any {
+func (e *encoder) args(head []string) []any {
 	groups := e.group()
-	texts := slices.Grow(head, 6+len(e.skus.list)+len(groups)+len(e.keys.list)+len(e.ids.list)+len(e.ops))
-	texts = append(texts, strconv.Itoa(len(e.rest)), strconv.Itoa(len(e.skus.list)+1))
+	texts := make([]string, 0, len(head)+6+len(e.skus.list)+len(groups)+len(e.keys.list)+len(e.ids.list)+len(e.ops))
+	texts = append(append(texts, head...), strconv.Itoa(len(e.rest)), strconv.Itoa(len(e.skus.list)+1))
 	texts = append(append(append(texts, e.skus.list...), "#"), groups...)
 	for _, n := range [...]*set{&e.keys, &e.ids} {
 		texts = append(append(texts, strconv.Itoa(len(n.list))), n.list...)
