@@ -109,6 +109,7 @@ if requests or #members > 0 then others = function()
   end
 
   K, kept = {}, {}
+  local given, ended = {}, {} -- keys and reservations to forget in time, of this call
   local function replay(k, print)
     if not K[k] then return nil end
     local f, answer = match(K[k], '^(%S+) (.*)$')
@@ -119,8 +120,7 @@ if requests or #members > 0 then others = function()
   end
   local function remember(k, print, answer)
     if k ~= '' then
-      K[k], kept[k] = print .. ' ' .. answer, true
-      schedule(now + argv[6], '+' .. k)
+      K[k], kept[k], given[#given + 1] = print .. ' ' .. answer, true, k
     end
     return 'k' .. answer
   end
@@ -140,33 +140,44 @@ if requests or #members > 0 then others = function()
   end
   local function version(i) return V[i] or Q[i] and match(rows[i], '(%d+) %d+$') + 0 or 0 end
   local function parse(id, text)
-    local status, at, expires, last, by, key, lines = match(text or '', '^(%a) (%d+) (%d+) (%d+) (%S+) (%S+)(.*)$')
+    local status, at, ends, last, by, key, sku, q, c, r, more =
+      match(text or '', '^(%a) (%d+) (%d+) (%d+) (%S+) (%S+)\n(%S+) (%d+) (%d+) (%d+)(.*)$')
     if not status then
       broken[id] = text
       return false
     end
-    local rec = {id = id, status = status, at = tonumber(at), expires = tonumber(expires), last = last, by = by, key = key}
-    for sku, q, c, r in gmatch(lines, '\n(%S+) (%d+) (%d+) (%d+)') do
-      rec[#rec + 1] = {sku = sku, q = tonumber(q), c = tonumber(c), r = tonumber(r)}
+    local rec = {id = id, status = status, at = at, ends = ends, expires = ends + 0, last = last, by = by, key = key,
+      {sku = sku, q = q + 0, c = c + 0, r = r + 0}}
+    for sku, q, c, r in gmatch(more, '\n(%S+) (%d+) (%d+) (%d+)') do
+      rec[#rec + 1] = {sku = sku, q = q + 0, c = c + 0, r = r + 0}
     end
     records[id] = rec
     return rec
   end
   function text(rec)
-    local t = {format('%s %d %d %s %s %s', rec.status, rec.at, rec.expires, rec.last, rec.by, rec.key)}
-    for i, line in ipairs(rec) do t[i + 1] = format('%s %d %d %d', line.sku, line.q, line.c, line.r) end
-    return concat(t, '\n')
+    local t = rec.status .. ' ' .. rec.at .. ' ' .. rec.ends .. ' ' .. rec.last .. ' ' .. rec.by .. ' ' .. rec.key
+    for _, line in ipairs(rec) do t = t .. '\n' .. line.sku .. format(' %d %d %d', line.q, line.c, line.r) end
+    return t
+  end
+  -- what a request left of rec, which is written if nothing changes it any more
+  local function wrote(rec)
+    local t = text(rec)
+    dirty[rec.id] = dirty[rec.id] and t
+    return t
   end
   local function finish(rec, status)
     rec.status, dirty[rec.id] = status, true
-    if rec.expires > 0 then return schedule(now + retention, rec.id) end
+    if rec.expires > 0 then
+      ended[#ended + 1], Z[#Z + 1] = rec.id, rec.id
+      return
+    end
     dirty[rec.id], records[rec.id] = nil, false -- it comes again when more is held
     gone[#gone + 1] = rec.id
   end
   -- a change of a line of rec, by so many units on hand and reserved
   local function move(rec, kind, sku, q, r, by)
     local i = known(sku)
-    if i then change(i, Q[i] + q, max(R[i] + r, 0), format('%s %s %d %d %s %s %s ', kind, sku, q, r, rec.id, rec.last, by)) end
+    if i then change(i, Q[i] + q, max(R[i] + r, 0), kind .. ' ' .. sku .. format(' %d %d ', q, r) .. rec.id .. ' ' .. rec.last .. ' ' .. by .. ' ') end
   end
   local function expire(rec)
     expired = expired + 1
@@ -183,11 +194,10 @@ if requests or #members > 0 then others = function()
   -- settle what is due, as much as one call may: holds end, ended ones and keys are forgotten
   local whose, turn = {}, 0
   for _, member in ipairs(members) do
-    if #whose > most / 2 then break end
+    if #whose + #forgotten > most / 2 then break end
     turn = turn + 1
-    if sub(member, 1, 1) ~= '+' then
-      for id in gmatch(member, '[^,]+') do whose[#whose + 1] = id end
-    end
+    local into = sub(member, 1, 1) == '+' and forgotten or whose
+    for name in gmatch(member, '[^+~,]+') do into[#into + 1] = name end
   end
   local those, m = fetch(holds, whose), 0
   for i = 1, turn do
@@ -196,19 +206,20 @@ if requests or #members > 0 then others = function()
       turn = i - 1
       break
     end
-    local key, stays = sub(member, 1, 1) == '+', false
-    if key then forgotten[#forgotten + 1] = sub(member, 2) end
-    for id in gmatch(key and '' or member, '[^,]+') do
+    local kind, stays = sub(member, 1, 1), false
+    for id in gmatch(kind == '+' and '' or member, '[^~,]+') do
       m = m + 1
       local rec = records[id] -- one that was extended is due twice, and may be in this call
       if rec == nil then rec = parse(id, those[m]) end
-      if rec and rec.status == 'h' then
-        stays = id == member -- its time is another now
-        if rec.expires <= now then expire(rec) else schedule(rec.expires, id) end
-      elseif rec and id == member and not dirty[id] then
+      if rec and kind == '~' then
         gone[#gone + 1], records[id] = id, false
         if rec.key ~= '-' then forgotten[#forgotten + 1] = rec.key end
-      end -- an ended one of a group has a member of its own
+      elseif rec and rec.status == 'h' and rec.expires <= now then
+        expire(rec)
+      elseif rec and rec.status == 'h' then
+        stays = id == member -- its time is another now
+        schedule(rec.expires, id, rec.ends)
+      end
     end
     if not stays then Z[#Z + 1] = member end
   end
@@ -238,9 +249,14 @@ if requests or #members > 0 then others = function()
 
   -- of the holds before, of one time to live: until when, how their records begin, their ids
   local span, ends, begins, held = nil, nil, nil, {}
-  function flush()
+  local function hold()
     if held[1] then schedule(now + span, concat(held, ','), ends) end
     held = {}
+  end
+  function flush()
+    hold()
+    if given[1] then schedule(now + retention, '+' .. concat(given, ',')) end
+    if ended[1] then schedule(now + retention, '~' .. concat(ended, ',')) end
   end
   function apply.h()
     local ttl, k, print, final, id, tail = unpack(argv, arg, arg + 5)
@@ -272,13 +288,14 @@ if requests or #members > 0 then others = function()
       change(i, Q[i], R[i] + argv[a + 1], argv[a + 2])
     end
     if ttl ~= span then
-      flush()
+      hold()
       span, ends = ttl, format('%d', now + ttl)
       begins = concat({'h', nowText, ends, firstText, ''}, ' ')
     end
     local h = #H
     held[#held + 1] = id
-    H[h + 1], H[h + 2] = id, begins .. tail
+    H[h + 1] = id
+    H[h + 2] = begins .. tail
     if k ~= '' then K[k], kept[k] = print .. ' ' .. id .. ' ' .. ends, true end -- forgotten with its reservation
     return 'k' .. ends
   end
@@ -340,10 +357,8 @@ if requests or #members > 0 then others = function()
       rec.last, dirty[id] = firstText, true
       local left = 0
       for _, line in ipairs(rec) do left = left + line.q - line.c - line.r end
-      if left == 0 then rec.status = status end
-      answer = remember(k, print, text(rec))
       if left == 0 then finish(rec, status) end
-      return answer
+      return remember(k, print, wrote(rec))
     end
   end
   apply.c, apply.r = resolver('commit', 'c'), resolver('release', 'r')
@@ -357,9 +372,9 @@ if requests or #members > 0 then others = function()
     if not rec then return answer end
     if rec.expires == 0 then return 'N' end
     rec.expires = min(now + ttl, rec.at + 86400000)
-    dirty[id] = true
-    schedule(rec.expires, id)
-    return remember(k, print, text(rec))
+    rec.ends, dirty[id] = format('%d', rec.expires), true
+    schedule(rec.expires, id, rec.ends)
+    return remember(k, print, wrote(rec))
   end
 
   function apply.p()
@@ -371,12 +386,12 @@ if requests or #members > 0 then others = function()
     local rec = find(id)
     if broken[id] then return 'U' end
     if not rec then
-      rec = {id = id, status = 'h', at = now, expires = 0, last = '0', by = by, key = '-', {sku = sku, q = 0, c = 0, r = 0}}
+      rec = {id = id, status = 'h', at = nowText, ends = '0', expires = 0, last = '0', by = by, key = '-', {sku = sku, q = 0, c = 0, r = 0}}
       records[id] = rec
     end
     move(rec, 'hold', sku, 0, count, by)
     rec.last, rec[1].q, dirty[id] = firstText, rec[1].q + count, true
-    return 'k' .. text(rec)
+    return 'k' .. wrote(rec)
   end
 
   function apply.s()
@@ -533,7 +548,7 @@ if records then
   for id in pairs(dirty) do
     if records[id] and dirty[id] then
       H[#H + 1] = id
-      H[#H + 1] = text(records[id])
+      H[#H + 1] = dirty[id] == true and text(records[id]) or dirty[id]
     end
   end
 end

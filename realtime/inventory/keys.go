@@ -13,7 +13,7 @@ import (
 //	<prefix>{<tag>}:inv:<location>:stock   hash  SKU -> row "<quantity> <reserved> <version> <updated ms>"; "#" -> number of the last entry
 //	<prefix>{<tag>}:inv:<location>:holds   hash  reservation -> record, below
 //	<prefix>{<tag>}:inv:<location>:keys    hash  hash of caller and key -> "<fingerprint> <answer>"
-//	<prefix>{<tag>}:inv:<location>:due     zset  reservation, or several with commas that were made at once, or "+<field of keys>" -> ms when it expires, or is forgotten
+//	<prefix>{<tag>}:inv:<location>:due     zset  what is due, below -> ms
 //	<prefix>{<tag>}:inv:<location>:ledger  stream, below
 //	<prefix>{<tag>}:inv:<location>:skus    zset  SKU -> 0, for pages in order
 //	<prefix>{<tag>}:inv:<location>:feed    channel: each message of the ledger
@@ -26,6 +26,9 @@ import (
 // A reservation's record is a line "<status> <made ms> <expires ms> <message> <by> <key>", then
 // a line "<SKU> <quantity> <committed> <released>" each; status is h held, c, r or x: how its last
 // units ended; message is that of the ledger with its last entries. "*" stands for nobody, "-" for no key.
+//
+// Members of due are lists with commas: of reservations that were made by one call and expire then, or of one that was
+// extended; with "~" before it, of those that ended in one call, and with "+" of fields of keys, which are then forgotten.
 //
 // A message of the ledger tells what one call changed: in the stream under the id "<first>-0", in the field m. It is
 //
