@@ -68,10 +68,10 @@ local behind = #members == tonumber(argv[7])
 local arg = 11 + N -- of what comes next
 local groups, requests = argv[arg] + 0, argv[9] ~= '0'
 
--- all but simple holds, made where it is needed: answers of keys, reservations, id -> record (false: gone),
--- and requests
+-- all but simple holds, made where it is needed: answers of keys to write, reservations, id -> record (false:
+-- gone), and requests
 local others, save, load, S
-local K, kept, records, dirty, gone, forgotten, Z, created, text, flush
+local kept, records, dirty, gone, forgotten, Z, created, text, flush
 local expired, contended = 0, false
 if requests or #members > 0 then others = function()
   -- rows, read: quantity (false: none), reserved, version once it has changed, what cannot be read; and at
@@ -108,19 +108,26 @@ if requests or #members > 0 then others = function()
     return call('HMGET', key, unpack(names))
   end
 
-  K, kept = {}, {}
+  local K = {}
+  kept = {}
   local given, ended = {}, {} -- keys and reservations to forget in time, of this call
+  local function keep(k, answer)
+    K[k] = answer
+    kept[#kept + 1] = k
+    kept[#kept + 1] = answer
+  end
   local function replay(k, print)
     if not K[k] then return nil end
     local f, answer = match(K[k], '^(%S+) (.*)$')
     if not f then return 'U' end
     if f ~= print then return 'M' end
-    kept[k] = kept[k] or argv[8] == '1'
+    if argv[8] == '1' then keep(k, K[k]) end
     return sub(answer, 1, 2) == '- ' and answer or '=' .. answer -- what is done begins with a letter, digit or id
   end
   local function remember(k, print, answer)
     if k ~= '' then
-      K[k], kept[k], given[#given + 1] = print .. ' ' .. answer, true, k
+      keep(k, print .. ' ' .. answer)
+      given[#given + 1] = k
     end
     return 'k' .. answer
   end
@@ -296,7 +303,7 @@ if requests or #members > 0 then others = function()
     held[#held + 1] = id
     H[h + 1] = id
     H[h + 2] = begins .. tail
-    if k ~= '' then K[k], kept[k] = print .. ' ' .. id .. ' ' .. ends, true end -- forgotten with its reservation
+    if k ~= '' then keep(k, print .. ' ' .. id .. ' ' .. ends) end -- forgotten with its reservation
     return 'k' .. ends
   end
 
@@ -586,17 +593,8 @@ if records then
   many('HDEL', holds, gone) -- first: a reservation of Products may end and begin again in one call
 end
 many('HSET', holds, H)
-if kept and next(kept) then
-  local answered = {}
-  for k, yes in pairs(kept) do
-    if yes then
-      answered[#answered + 1] = k
-      answered[#answered + 1] = K[k]
-    end
-  end
-  many('HSET', keys, answered)
-end
 if records then
+  many('HSET', keys, kept)
   many('HDEL', keys, forgotten)
   many('ZREM', due, Z)
 end
