@@ -4,10 +4,8 @@ import (
 	"context"
 	"fmt"
 	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -49,7 +47,7 @@ func BenchmarkReserve(b *testing.B) {
 						client.HashSet(b.Context(), "{n}stock:"+sku(i), map[string]string{"quantity": "1000000000"})
 					}
 				}
-				before, own := cpu(b, client), ownCPU(b)
+				before, own := redistest.CPU(b, client), redistest.OwnCPU(b)
 				var next atomic.Int64
 				var callers sync.WaitGroup
 				b.ResetTimer()
@@ -65,8 +63,8 @@ func BenchmarkReserve(b *testing.B) {
 				}
 				callers.Wait()
 				b.StopTimer()
-				b.ReportMetric(float64((cpu(b, client)-before).Microseconds())/float64(b.N), "us-redis/op")
-				b.ReportMetric(float64((ownCPU(b)-own).Microseconds())/float64(b.N), "us-go/op")
+				b.ReportMetric(float64((redistest.CPU(b, client)-before).Microseconds())/float64(b.N), "us-redis/op")
+				b.ReportMetric(float64((redistest.OwnCPU(b)-own).Microseconds())/float64(b.N), "us-go/op")
 				b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "op/s")
 			})
 		}
@@ -93,31 +91,4 @@ func naive(client *redisconn.Client) func(context.Context, string, int64) error 
 		keys := []string{"{n}stock:" + sku, "{n}hold:" + id, "{n}due", "{n}ledger"}
 		return client.Run(ctx, script, keys, id, 1, sku, 3600000).Err()
 	}
-}
-
-// cpu is the CPU time that redis-server has used.
-func cpu(b *testing.B, client *redisconn.Client) time.Duration {
-	b.Helper()
-	text, err := client.Redis().Info(b.Context(), "cpu").Result()
-	if err != nil {
-		b.Fatal(err)
-	}
-	var used float64
-	for line := range strings.Lines(text) {
-		if name, value, ok := strings.Cut(strings.TrimSpace(line), ":"); ok && (name == "used_cpu_user" || name == "used_cpu_sys") {
-			seconds, _ := strconv.ParseFloat(value, 64)
-			used += seconds
-		}
-	}
-	return time.Duration(used * float64(time.Second))
-}
-
-// ownCPU is the CPU time that this process has used.
-func ownCPU(b *testing.B) time.Duration {
-	b.Helper()
-	var used syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &used); err != nil {
-		b.Fatal(err)
-	}
-	return time.Duration(used.Utime.Nano() + used.Stime.Nano())
 }

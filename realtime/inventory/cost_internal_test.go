@@ -3,30 +3,13 @@ package inventory
 import (
 	"context"
 	"fmt"
-	"regexp"
 	"slices"
-	"strconv"
 	"testing"
 	"time"
 
 	"dray"
-	"dray/redisconn"
 	"dray/redisconn/redistest"
 )
-
-var usedCPU = regexp.MustCompile(`used_cpu_(?:user|sys):([0-9.]+)`)
-
-func redisCPU(b *testing.B, c *redisconn.Client) (sum float64) {
-	text, err := c.Redis().Info(b.Context(), "cpu").Result()
-	if err != nil {
-		b.Fatal(err)
-	}
-	for _, m := range usedCPU.FindAllStringSubmatch(text, -1) {
-		f, _ := strconv.ParseFloat(m[1], 64)
-		sum += f
-	}
-	return sum
-}
 
 // BenchmarkCall is what a call of apply.lua costs Redis by the number of its holds, all of one
 // SKU or each of another.
@@ -47,7 +30,7 @@ func BenchmarkCall(b *testing.B) {
 	for _, n := range []int{1, 32, 256} {
 		for _, skus := range slices.Compact([]int{1, n}) {
 			b.Run(fmt.Sprintf("holds=%d/skus=%d", n, skus), func(b *testing.B) {
-				before := redisCPU(b, client)
+				before := redistest.CPU(b, client)
 				for b.Loop() {
 					batch := make([]*op, n)
 					for i := range batch {
@@ -57,8 +40,9 @@ func BenchmarkCall(b *testing.B) {
 						b.Fatal(err)
 					}
 				}
-				b.ReportMetric((redisCPU(b, client)-before)*1e6/float64(b.N), "us-redis/call")
-				b.ReportMetric((redisCPU(b, client)-before)*1e6/float64(b.N*n), "us-redis/hold")
+				used := float64((redistest.CPU(b, client) - before).Microseconds())
+				b.ReportMetric(used/float64(b.N), "us-redis/call")
+				b.ReportMetric(used/float64(b.N*n), "us-redis/hold")
 				client.Redis().Del(b.Context(), s.keys.holds("shop"))
 			})
 		}

@@ -3,29 +3,13 @@ package location_test
 import (
 	"fmt"
 	"math/rand/v2"
-	"strings"
 	"testing"
 	"time"
 
 	"dray"
 	"dray/realtime/location"
-	"dray/redisconn"
 	"dray/redisconn/redistest"
 )
-
-// redisCPU is what the server has used so far.
-func redisCPU(b *testing.B, rdb *redisconn.Client) time.Duration {
-	b.Helper()
-	var sum float64
-	for line := range strings.Lines(rdb.Redis().Info(b.Context(), "cpu").Val()) {
-		var f float64
-		if _, text, ok := strings.Cut(line, ":"); ok && (strings.HasPrefix(line, "used_cpu_sys:") || strings.HasPrefix(line, "used_cpu_user:")) {
-			fmt.Sscan(text, &f)
-			sum += f
-		}
-	}
-	return time.Duration(sum * float64(time.Second))
-}
 
 // What a position costs here and in Redis, by how many come at once. 4 096 drivers in a city
 // of 20 km.
@@ -53,7 +37,7 @@ func BenchmarkReport(b *testing.B) {
 			batch := make([]dray.Position, size)
 			next := 0
 			b.ReportAllocs()
-			before := redisCPU(b, rdb)
+			before := redistest.CPU(b, rdb)
 			b.ResetTimer()
 			n := 0
 			for b.Loop() {
@@ -72,7 +56,7 @@ func BenchmarkReport(b *testing.B) {
 				n += size
 			}
 			b.StopTimer()
-			b.ReportMetric(float64(redisCPU(b, rdb)-before)/float64(n)/1000, "redis-us/position")
+			b.ReportMetric(float64(redistest.CPU(b, rdb)-before)/float64(n)/1000, "redis-us/position")
 			b.ReportMetric(float64(b.Elapsed())/float64(n)/1000, "us/position")
 			b.ReportMetric(0, "ns/op")
 		})
