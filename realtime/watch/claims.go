@@ -289,14 +289,7 @@ func (h *Hub) withHeld(hits []Hit, circle dray.Circle, filter dray.Filter, free,
 	if err != nil {
 		return hits
 	}
-	v, reach := vectorOf(center), chord2Of(circle.Radius)
-	var found []near
-	h.claims.grid.scan(boxAround(center, circle.Radius), func(x *spot) {
-		if c := chord2(x.at, v); c <= reach && filter.Match(x.record.attributes) {
-			found = append(found, near{c, x.driver, x.record})
-		}
-	})
-	for _, hit := range nearest(found, held) {
+	for _, hit := range h.nearestLocked(&h.claims.grid, center, circle.Radius, held, filter) {
 		both = append(both, Hit{hit.Distance, hit.record.unclaimed()})
 	}
 	slices.SortStableFunc(both, func(a, b Hit) int { return cmp.Compare(a.Distance, b.Distance) })

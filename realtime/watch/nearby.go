@@ -106,6 +106,11 @@ func (h *Hub) searchLocked(ids []location.Bucket, center dray.Point, radius floa
 		}
 		b.used.Store(now.UnixNano())
 	}
+	return h.nearestLocked(&h.grid, center, radius, limit, filter), nil
+}
+
+// nearestLocked searches one grid.
+func (h *Hub) nearestLocked(g *grid, center dray.Point, radius float64, limit int, filter dray.Filter) []Hit {
 	v := vectorOf(center)
 	f, _ := h.finds.Get().(*finds)
 	if f == nil {
@@ -114,13 +119,13 @@ func (h *Hub) searchLocked(ids []location.Bucket, center dray.Point, radius floa
 	defer h.keep(f)
 	// a circle that should hold enough by the density here, then wider ones if it did not
 	r := radius
-	if density := h.grid.density(center); density > 0 {
+	if density := g.density(center); density > 0 {
 		r = math.Min(math.Sqrt(1.3*float64(limit)/density/math.Pi), radius)
 	}
 	for ; ; r = math.Min(2*r, radius) {
 		f.clear()
 		reach := chord2Of(r)
-		h.grid.scan(boxAround(center, r), func(x *spot) {
+		g.scan(boxAround(center, r), func(x *spot) {
 			if c := chord2(x.at, v); c <= reach && (len(filter) == 0 || filter.Match(x.record.attributes)) {
 				f.near = append(f.near, near{c, x.driver, x.record})
 			}
@@ -129,7 +134,7 @@ func (h *Hub) searchLocked(ids []location.Bucket, center dray.Point, radius floa
 			break
 		}
 	}
-	return f.nearest(limit), nil
+	return f.nearest(limit)
 }
 
 // near is a driver that an answer may name, and the square of its chord from the center.
