@@ -36,7 +36,7 @@ type node struct {
 
 func newNode(t testing.TB, rdb *redisconn.Client) node {
 	t.Helper()
-	n := node{rdb: rdb, store: location.New(location.Config{Redis: rdb}), counts: prometheus.NewRegistry()}
+	n := node{rdb: rdb, store: location.New(location.Config{Redis: rdb, TTL: time.Hour}), counts: prometheus.NewRegistry()}
 	n.hub = watch.New(watch.Config{Redis: rdb, Locations: n.store})
 	n.claims = claim.New(claim.Config{Redis: rdb, Near: n.hub, Metrics: n.counts})
 	t.Cleanup(func() {
