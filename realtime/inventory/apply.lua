@@ -497,7 +497,7 @@ for _ = 1, groups do
       i, asked, arg = argv[arg] + 0, argv[arg + 1] + 0, arg + 2
     end
     local row, can = rows[i], asked
-    local q, r = match(row or '', '^(%d+) (%d+) %d')
+    local q, r = match(row or '', '^(%d+) (%d+) %d+ %d+$')
     local reserved = q and r + 0
     local free = q and q - reserved or 0
     if free < want * asked then

@@ -162,6 +162,22 @@ func TestUnreadableRecords(t *testing.T) {
 	}
 }
 
+// A row that cannot be read is not held, and no message of the ledger is made of it.
+func TestUnreadableRowIsNotHeld(t *testing.T) {
+	s := newStore(t, inventory.Config{Redis: redistest.Open(t, redisconn.Config{}), Logger: quiet})
+	rdb, k := s.Client().Redis(), s.KeysOf("shop")
+	set(t, s, "shop", "milk", 10)
+	for _, row := range []string{"ten", "10 0 3", "10 0 3 x", "10 0 3x 4", "10 0 3 4 5", "10 0 3 4\nbread\n9 0 3 4"} {
+		rdb.HSet(t.Context(), k[0], "milk", row)
+		before := dump(t, s, "shop")
+		_, err := s.Reserve(t.Context(), "shop", cart("milk", 1), time.Hour, inventory.Options{})
+		wantCode(t, fmt.Sprintf("Reserve() where the row is %q", row), err, dray.ErrUnavailable)
+		if after := dump(t, s, "shop"); after != before {
+			t.Errorf("Reserve() where the row is %q wrote\n%s\nwas\n%s", row, after, before)
+		}
+	}
+}
+
 func counter(t *testing.T, registry *prometheus.Registry, name string) float64 {
 	t.Helper()
 	families, err := registry.Gather()
