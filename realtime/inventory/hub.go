@@ -158,7 +158,7 @@ func (f *feed) Message(channel, payload string) {
 	h.metrics.messages.Inc()
 	after := make(map[string]*row, len(m.rows)) // made before the lock: others need it
 	for sku, stock := range m.after() {
-		after[sku] = newRow(&stock)
+		after[strings.Clone(sku)] = newRow(&stock) // it would hold the message
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -284,9 +283,6 @@ func (h *Hub) hearLocked(r *replica, m *message, after map[string]*row) {
 		was := into[sku]
 		if was != nil && was.version >= x.version {
 			continue
-		}
-		if was == nil {
-			sku = strings.Clone(sku) // it would hold the message
 		}
 		into[sku] = x
 		if r.reading {
