@@ -398,3 +398,35 @@ func TestSlowReaderGetsTheNewest(t *testing.T) {
 		}
 	})
 }
+
+// A counter that somebody spoilt ends at 0 in the row, and at the watchers.
+func TestReleaseOfMoreThanTheRowSaysIsReserved(t *testing.T) {
+	onStages(t, func(t *testing.T, s stage, _ func()) {
+		ctx, none := t.Context(), inventory.Options{}
+		set(t, s.store, "kiosk", "gum", 10)
+		r, err := s.store.Reserve(ctx, "kiosk", cart("gum", 3), time.Hour, none)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w := watch(t, s.hub, dray.StockShape{Location: "kiosk"}, 0)
+		defer w.close()
+		w.is(t, s.store)
+		spoil := func(reserved int64) {
+			version := wantStock(t, s.store, "kiosk", "gum", 10, 3-reserved).Version
+			s.rdb.Redis().HSet(ctx, s.store.KeysOf("kiosk")[0], "gum", fmt.Sprintf("10 %d %d 1", reserved, version))
+		}
+		spoil(0)
+		if _, err := s.store.Release(ctx, r.Reservation, nil, none); err != nil {
+			t.Fatal(err)
+		}
+		w.is(t, s.store)
+		spoil(3) // and once more, for a repair that knows of a negative one
+		if _, err := s.store.Audit(ctx, "kiosk", true); err != nil {
+			t.Fatal(err)
+		}
+		w.is(t, s.store)
+		if entries, _, err := s.store.Ledger(ctx, "kiosk", "gum", "", 10); err != nil || len(entries) != 4 {
+			t.Errorf("Ledger() = %v, %v, want 4 entries", entries, err)
+		}
+	})
+}

@@ -19,7 +19,7 @@ while n > 0 and limit > 0 and budget > 0 do
     n = 0
     break
   end
-  local q, r, version = match(text, '^(%d+) (%d+) (%d+)', last + 1)
+  local q, r, version = match(text, '^(%d+) (%-?%d+) (%d+)', last + 1)
   local mine, number = {}, first - 1
   for line in string.gmatch(sub(text, 1, rows), '\n([^\n]+)') do
     if number >= n then break end

@@ -150,7 +150,7 @@ func (m *message) after() map[string]dray.Stock {
 		entries := 1 + int64(strings.Count(c.reservations, ","))
 		n += entries
 		row := m.rows[c.sku]
-		row.Quantity, row.Reserved = row.Quantity+entries*c.quantity, row.Reserved+entries*c.reserved
+		row.Quantity, row.Reserved = row.Quantity+entries*c.quantity, max(row.Reserved+entries*c.reserved, 0) // as apply.lua does
 		row.Available, row.Version, row.LastUpdated = max(row.Quantity-row.Reserved, 0), n, m.at
 		m.rows[c.sku] = row
 	}
