@@ -389,7 +389,10 @@ if requests or #members > 0 then others = function()
     arg, count = arg + 4, count + 0
     local i = at[sku]
     if unreadable[i] then return 'U' end
-    if count > free(i) then return behind and 'A' or format('S%s %d %d\n', sku, count, free(i)) end
+    if count > free(i) then
+      contended = contended or groups > 0 and rows[i] ~= was[i]
+      return behind and 'A' or format('S%s %d %d\n', sku, count, free(i))
+    end
     local rec = find(id)
     if broken[id] then return 'U' end
     if not rec then
@@ -616,7 +619,8 @@ if n >= first and floor(n / 512) > floor((first - 1) / 512) then
   if age > 0 then
     for _ = 1, 1000 do
       local m = call('XRANGE', ledger, '-', '+', 'COUNT', '1')[1]
-      if not m or tonumber(match(m[2][2], '^%d+ %d+ (%d+)')) >= now - age then break end
+      local at = m and match(m[2][2], '^%d+ %d+ (%d+)')
+      if not at or at + 0 >= now - age then break end
       call('XDEL', ledger, m[1])
     end
   end

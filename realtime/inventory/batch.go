@@ -141,6 +141,7 @@ func (s *Store) work(j job) {
 	s.workers.Go(func() {
 		for {
 			j.queue.send(j.batch)
+			j = job{} // its requests are not kept while nothing comes
 			if s.idle.Add(1) > maxIdle {
 				s.idle.Add(-1)
 				return
