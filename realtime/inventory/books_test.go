@@ -179,6 +179,9 @@ func readMessage(t failer, m redis.XMessage) (entries []entry) {
 	number, last, at := ints(head)[0], ints(head)[1], ints(head)[2]
 	rows := map[string]row{}
 	for pair := range slices.Chunk(strings.Split(before, "\n"), 2) {
+		if _, twice := rows[pair[0]]; twice {
+			t.Fatalf("message %s tells of %s twice", m.ID, pair[0])
+		}
 		n := ints(pair[1])
 		rows[pair[0]] = row{n[0], n[1], n[2]}
 	}
