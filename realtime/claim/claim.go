@@ -69,9 +69,9 @@ const (
 
 	// spare is how many candidates more than count are tried at first: rivals want the same.
 	spare = 8
-	// maxHeld is how many of those that this node believes to be held are tried as well, before
-	// a claim gets less than it asked for: it may not have heard yet that they are free.
-	maxHeld = 256
+	// believed times as many are tried, of those that this node believes to be held, before a claim gets
+	// less than it asked for: it may not have heard yet that they are free.
+	believed = 4
 )
 
 // New makes a Store. It has nothing to close.
@@ -113,7 +113,7 @@ func (s *Store) Claim(ctx context.Context, caller string, r dray.ClaimRequest) (
 			break // there are no others
 		}
 	}
-	all, err := s.cfg.Near.Candidates(ctx, r.Circle, r.Filter, limit, maxHeld)
+	all, err := s.cfg.Near.Candidates(ctx, r.Circle, r.Filter, limit, believed*(r.Count+spare))
 	if err != nil {
 		return dray.Claim{}, err
 	}
